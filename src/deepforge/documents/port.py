@@ -7,37 +7,56 @@ backends can keep every promise made here. `deepforge.testing.documents` is the 
 
 from __future__ import annotations
 
-import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from deepforge.errors import InvalidRequest
 
-MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
+MAX_DOCUMENT_BYTES = 8 * 1024 * 1024  # body as compact JSON, and payload, together
+MAX_DEPTH = 100  # lists and objects inside each other, the body itself counted
 
 Scalar = str | int | float | bool | None
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True)
 class Collection:
     """A kind of document. `unique` and `indexes` name top-level fields of the body.
 
+    The fields named here are the searchable ones: `find` knows no others, and they hold texts
+    without NUL, numbers, booleans or null. Names are `[a-z][a-z0-9_]*`, and not `id`.
+
     Each entry of `unique` is a group of fields whose values together occur once; a document in
-    which one of them is absent or null takes no part in that rule.
+    which one of them is absent or null takes no part in that rule. A group must be there before the
+    first document is; an index may be added at any time. An entry of `indexes` serves a `find` that
+    gives values for its first fields, and sorts by the next one or by `id`.
     """
 
     name: str
     unique: tuple[tuple[str, ...], ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.searchable):
+            if _NAME.fullmatch(name) is None or name == "id":
+                raise InvalidRequest(f"{name!r} cannot name a collection or a searchable field")
+
+    @cached_property
+    def searchable(self) -> frozenset[str]:
+        return frozenset(field for group in self.unique + self.indexes for field in group)
+
 
 @dataclass(frozen=True)
 class Document:
     """A stored document. `revision` is 1 after insert and grows by one with each replace.
 
-    `body` holds JSON values with text keys; `data` is one optional binary payload beside it.
+    `body` holds JSON values with text keys (a tuple comes back as a list); `data` is one optional
+    binary payload beside it.
     """
 
     id: str
@@ -59,9 +78,13 @@ class DocumentStore(ABC):
     """A set of collections. Open with `async with`; safe for many tasks of one event loop, and for
     several processes on the same database.
 
-    Every method raises `Unavailable` when the database cannot be reached (trying again may help)
-    and `AuthError` when it refuses us. What a method has returned survives a kill -9 of this
-    process, and of the embedded database's machine losing power.
+    Every method raises `Unavailable` when the database cannot be reached (trying again may help),
+    `AuthError` when it refuses us, `StorageFull` when it has no room, and `InvalidRequest` for what
+    no backend could do. `insert`, `replace` and a `delete` with a revision raise `OutcomeUnknown`
+    when the answer was lost: read the document to learn what happened. What a method has returned
+    survives a kill -9 of this process, and of the embedded database's machine losing power. A read
+    that begins after a write returned sees that write, in every process. A caller that is cancelled
+    does not know whether its write happened.
     """
 
     @abstractmethod
@@ -128,56 +151,10 @@ class DocumentStore(ABC):
     ) -> list[Document]:
         """List documents whose top-level fields equal the given values.
 
-        Ordered by `id`, or by one top-level field and then by `id`; texts compare by code point,
-        absent and null come first. `after` continues behind a document of an earlier page, whether
-        or not it still exists; a page has at most `limit` documents. Binary payloads are not
-        fetched: `data` is None here.
+        `equal` and `sort` name searchable fields of the collection, or `id`. Null equals null and
+        absent; 1 equals 1.0 and not true. Ordered by `id`, or by one field and then by `id`: absent
+        and null first, then numbers, then texts by code point, then false, then true; `descending`
+        turns all of that round. `after` continues behind a document of an earlier page, whether or
+        not it still exists; only its `id` and the field sorted by are read. A page has at most
+        `limit` documents. Binary payloads are not fetched: `data` is None here.
         """
-
-
-def check_document(id: str, body: Mapping[str, Any], data: bytes | None, size_bytes: int) -> None:
-    """Raise `InvalidRequest` unless every backend can keep this document unchanged.
-
-    `size_bytes` is the size of the body as the backend encodes it. Both backends call this before
-    they write.
-    """
-    if not id or len(id) > 256 or "\0" in id:
-        raise InvalidRequest(
-            f"document id {id[:40]!r} is not 1 to 256 characters without NUL", part="id"
-        )
-    _check_value(body, id, "")
-    whole = size_bytes + len(data or b"")
-    if whole > MAX_DOCUMENT_BYTES:
-        raise InvalidRequest(
-            f"document {id!r} has {whole} bytes; the limit is {MAX_DOCUMENT_BYTES}",
-            hint="keep large content in a storage and a reference to it here",
-            part=id,
-        )
-
-
-def _check_value(value: Any, id: str, path: str) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise InvalidRequest(f"document {id!r}: key {key!r} at {path!r} is not text")
-            if "\0" in key or key.startswith("$") or (not path and ("." in key or key == "_id")):
-                raise InvalidRequest(
-                    f"document {id!r}: key {key!r} at {path!r} is not allowed",
-                    hint="no NUL, no leading $; no dot in a top-level key",
-                    part=key,
-                )
-            _check_value(inner, id, f"{path}/{key}")
-    elif isinstance(value, (list, tuple)):
-        for number, inner in enumerate(value):
-            _check_value(inner, id, f"{path}/{number}")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidRequest(f"document {id!r}: {value} at {path!r} is not a finite number")
-    elif isinstance(value, int):
-        if not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-            raise InvalidRequest(f"document {id!r}: {value} at {path!r} does not fit 64 bits")
-    elif isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InvalidRequest(f"document {id!r}: text at {path!r} holds a lone surrogate")
-    elif value is not None:
-        raise InvalidRequest(f"document {id!r}: {type(value).__name__} at {path!r} is not JSON")

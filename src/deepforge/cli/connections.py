@@ -1,0 +1,233 @@
+"""`deepforge storage` and `deepforge compute`: named connections, and the options of adapters."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from deepforge.cli import show
+from deepforge.cli.main import FAILED, SUCCEEDED
+from deepforge.errors import ConfigError, InvalidRequest
+from deepforge.plugins import AdapterInfo, Broken, Port
+from deepforge.settings import Setting
+
+_DEEP_CHECK_S = 1800.0
+
+_EXAMPLES = {
+    ("storage", "s3"): """\b
+Examples:
+  # Amazon S3; the secret key is read from standard input
+  pass show aws | deepforge storage add s3 lab --bucket lab-data --region eu-central-1 \\
+      --access-key-id AKIA... --secret-access-key -
+  # any other S3 service
+  deepforge storage add s3 lab --endpoint-url https://s3.example.org --bucket lab-data \\
+      --access-key-id me --secret-access-key -
+  # prove that it works
+  deepforge storage check lab --deep
+""",
+}
+
+_SECRETS_EPILOG = "A dash as the value of a secret reads it from standard input, or asks for it."
+
+
+class _Add(click.Group):
+    """Has one command for each adapter that is installed, with the adapter's settings as options."""
+
+    def __init__(self, port: Port, help: str) -> None:
+        super().__init__("add", help=help)
+        self.port = port
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from deepforge import plugins
+
+        return [info.id for info in plugins.adapters(self.port)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from deepforge import plugins
+
+        for info in plugins.adapters(self.port):
+            if info.id == cmd_name:
+                return _broken(info) if isinstance(info, Broken) else _add_command(self.port, info)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from deepforge import plugins
+
+        rows = [
+            (info.id, f"broken: {info.reason}" if isinstance(info, Broken) else info.summary)
+            for info in plugins.adapters(self.port)
+        ]
+        with formatter.section("Adapters"):
+            formatter.write_dl(rows)
+
+
+def _group(port: Port, things: str, purpose: str) -> click.Group:
+    group = click.Group(
+        port, help=f"{purpose}\n\nA {port} is an adapter plus your settings, under a name."
+    )
+    group.add_command(
+        _Add(port, f"Add a {port}: choose an adapter, give it a name and its settings.")
+    )
+
+    @group.command("list", help=f"List {things}.")
+    @show.json_option
+    def list_connections(as_json: bool) -> None:
+        from deepforge.cli.client import connect
+
+        with connect() as client:
+            found = list(client.items(f"/connections/{port}"))
+        if as_json:
+            show.print_json(found)
+            return
+        rows = [(one["name"], one["adapter"], _summary(one)) for one in found]
+        show.print_table(("name", "adapter", "settings"), rows)
+
+    @group.command("check", help=f"Prove that a {port} works, or say in plain words why not.")
+    @click.argument("name")
+    @click.option("--deep", is_flag=True, help="Take the whole exam in a scratch place of it.")
+    @show.json_option
+    def check(name: str, deep: bool, as_json: bool) -> int:
+        from deepforge.cli.client import connect
+
+        with connect() as client:
+            answer = client.post(
+                f"/connections/{port}/{quote(name, safe='')}/check",
+                {"deep": deep},
+                timeout_s=_DEEP_CHECK_S,
+            )
+        if as_json:
+            show.print_json(answer)
+        else:
+            _print_checks(name, answer)
+        return SUCCEEDED if answer["ok"] else FAILED
+
+    @group.command("remove", help=f"Forget a {port} and its secrets. What is in it stays.")
+    @click.argument("name")
+    def remove(name: str) -> None:
+        from deepforge.cli.client import connect
+
+        with connect() as client:
+            client.delete(f"/connections/{port}/{quote(name, safe='')}")
+        click.echo(f"{name} is forgotten", err=True)
+
+    return group
+
+
+storage = _group("storage", "storages", "Where data lie: add, check, remove.")
+compute = _group("compute", "computes", "Where jobs run: add, check, remove.")
+
+
+def _broken(info: Broken) -> click.Command:
+    def tell(name: str) -> None:
+        raise ConfigError(f"adapter {info.id!r} is broken: {info.reason}")
+
+    return click.Command(
+        info.id, callback=tell, params=[click.Argument(["name"])], help=f"Broken: {info.reason}"
+    )
+
+
+def _add_command(port: Port, info: AdapterInfo) -> click.Command:
+    from deepforge.settings import declared
+
+    settings = declared(info.settings_class())
+
+    def add(name: str, as_json: bool, **values: Any) -> None:
+        given = {one.name: values[one.name] for one in settings if values[one.name] is not None}
+        _check_missing(info, settings, given)
+        _read_secrets(settings, given)
+        from deepforge.cli.client import connect
+
+        with connect() as client:
+            made = client.post(
+                f"/connections/{port}", {"name": name, "adapter": info.id, "settings": given}
+            )
+        if as_json:
+            show.print_json(made)
+        else:
+            click.echo(f"{port} {name} is kept; prove it: deepforge {port} check {name}", err=True)
+
+    parameters: list[click.Parameter] = [click.Argument(["name"])]
+    parameters += [_option(one) for one in settings]
+    command = click.Command(
+        info.id,
+        callback=add,
+        params=parameters,
+        help=f"Add a {port}: {info.title}.\n\n{info.summary}",
+        epilog=_EXAMPLES.get((port, info.id))
+        or (_SECRETS_EPILOG if any(one.is_secret for one in settings) else None),
+    )
+    return show.json_option(command)
+
+
+def _option(one: Setting) -> click.Option:
+    """Spell a setting as an option. The server checks its value; here it only must fit."""
+    about = one.sentence + (f" In {one.unit}." if one.unit else "")
+    if one.required:
+        about += "  [required]"
+    elif not one.is_secret and one.default not in (None, ""):
+        default = str(one.default).lower() if one.kind == "boolean" else one.default
+        about += f"  [default: {default}]"
+    if one.kind == "boolean":
+        return click.Option([f"{one.option}/--no-{one.option[2:]}"], default=None, help=about)
+    kind: click.ParamType[Any] = click.Choice(one.choices) if one.choices else click.STRING
+    metavar = (
+        None if one.choices else {"integer": "NUMBER", "number": "NUMBER"}.get(one.kind, "TEXT")
+    )
+    return click.Option([one.option], type=kind, metavar=metavar, help=about)
+
+
+def _check_missing(info: AdapterInfo, settings: tuple[Setting, ...], given: dict[str, Any]) -> None:
+    missing = [one for one in settings if one.required and one.name not in given]
+    if missing:
+        options = ", ".join(one.option for one in missing)
+        raise ConfigError(
+            f"adapter {info.id} also needs {options}",
+            fields={one.name: "is required" for one in missing},
+            hint="; ".join(f"{one.option}: {one.sentence}" for one in missing),
+        )
+
+
+def _read_secrets(settings: tuple[Setting, ...], given: dict[str, Any]) -> None:
+    """Put the true value where a secret was given as a dash: one line of standard input for each."""
+    dashes = [one for one in settings if one.is_secret and given.get(one.name) == "-"]
+    shown = [one.option for one in settings if one.is_secret and given.get(one.name, "-") != "-"]
+    if shown:
+        click.echo(
+            f"warning: {' and '.join(shown)} on the command line can be seen by other users of this "
+            "machine and stays in the history of the shell; a dash reads it from standard input",
+            err=True,
+        )
+    for one in dashes:
+        if sys.stdin.isatty():
+            value = getpass.getpass(f"{one.title}: ")
+        elif len(dashes) == 1:
+            value = sys.stdin.read().rstrip("\r\n")
+        else:
+            value = sys.stdin.readline().rstrip("\r\n")
+        if not value:
+            raise InvalidRequest(f"{one.option} - read nothing from standard input", part=one.name)
+        given[one.name] = value
+
+
+def _summary(one: dict[str, Any]) -> str:
+    parts = [
+        f"{name}={value}" for name, value in one["settings"].items() if value not in (None, "")
+    ]
+    parts += [f"{name}=(secret)" for name in one["secrets"]]
+    return " ".join(parts)
+
+
+def _print_checks(name: str, answer: dict[str, Any]) -> None:
+    for one in answer["checks"]:
+        mark = click.style("ok", fg="green") if one["ok"] else click.style("failed", fg="red")
+        click.echo(f"{mark}  {one['name']}  {show.seconds(one['seconds'])}")
+        if one.get("message"):
+            click.echo(f"    {one['message']}")
+        if one.get("hint"):
+            click.echo(f"    {click.style('hint:', fg='cyan')} {one['hint']}")
+    verdict = "works" if answer["ok"] else "does not work"
+    click.echo(f"{name} {verdict} ({show.seconds(answer['seconds'])})", err=True)

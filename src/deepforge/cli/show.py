@@ -1,0 +1,213 @@
+"""How things look on a terminal: tables, sizes, times, one summary of an execution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+import click
+
+from deepforge.cli.main import CANCELLED, FAILED, SUCCEEDED
+
+STATUS_COLORS = {
+    "succeeded": "green",
+    "running": "cyan",
+    "collecting": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+}
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+"""Gives a command the option `--json`."""
+
+
+def print_json(value: Any) -> None:
+    """Print any JSON value on one line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, err: bool = False
+) -> None:
+    """Print aligned columns. An empty cell is a dash; the column `status` is coloured."""
+    texts = [[_cell(cell) for cell in row] for row in rows]
+    if not texts:
+        return
+    widths = [max(map(_width, column)) for column in zip(headings, *texts, strict=True)]
+    _print_row([heading.upper() for heading in headings], widths, err=err, bold=True)
+    for cells in texts:
+        colors = [
+            STATUS_COLORS.get(cell) if heading == "status" else None
+            for heading, cell in zip(headings, cells, strict=True)
+        ]
+        _print_row(cells, widths, colors, err=err)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print names and values below each other; what is None is left out."""
+    shown = {name: value for name, value in fields.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        click.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def size(size_bytes: int | None) -> str:
+    """Spell a number of bytes, e.g. `3.2 MiB`."""
+    if size_bytes is None:
+        return ""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    number = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        number /= 1024
+        if number < 1023.95 or unit == "TiB":
+            break
+    return f"{number:.1f} {unit}"
+
+
+def seconds(duration_s: float | None) -> str:
+    """Spell a duration, e.g. `0.31 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if duration_s is None:
+        return ""
+    if duration_s < 9.995:
+        return f"{duration_s:.2f} s"
+    whole = round(duration_s)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def between(start: str | None, end: str | None) -> float | None:
+    """Return the seconds from one time to another; without an end, to now."""
+    if start is None:
+        return None
+    until = datetime.now(UTC) if end is None else datetime.fromisoformat(end)
+    return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
+
+
+def local_time(text: str | None) -> str:
+    """Spell a time of the API in the user's own time zone, to the second."""
+    if text is None:
+        return ""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def status(text: str) -> str:
+    return click.style(text, fg=STATUS_COLORS.get(text))
+
+
+def exit_code(execution: Mapping[str, Any]) -> int:
+    """Return the exit code of a command that followed this execution to its end."""
+    return {"succeeded": SUCCEEDED, "cancelled": CANCELLED}.get(execution["status"], FAILED)
+
+
+def print_summary(view: Mapping[str, Any]) -> None:
+    """Tell on standard error how an execution ended, why, what it left, and what to do next."""
+    took = seconds(between(view["created_at"], view["ended_at"]))
+    click.echo(
+        f"{view['pipeline']} {status(view['status'])} after {took} (execution {view['id']})",
+        err=True,
+    )
+    for job in view["jobs"]:
+        if job["status"] == "failed":
+            print_failure(job, err=True)
+    if view["artifacts"]:
+        click.echo(err=True)
+        print_artifacts(view["artifacts"], err=True)
+    if view["status"] == "failed":
+        failed = next((job["id"] for job in view["jobs"] if job["status"] == "failed"), None)
+        click.echo(err=True)
+        if failed is not None:
+            click.echo(f"its output:  deepforge executions logs {view['id']} {failed}", err=True)
+        click.echo(f"try again:   deepforge executions rerun {view['id']}", err=True)
+
+
+def print_failure(job: Mapping[str, Any], *, err: bool) -> None:
+    """Tell why a job failed, with the user's own traceback."""
+    failure = job["failure"] or {"message": "it did not say why"}
+    kind = f"{failure['type']}: " if failure.get("type") else ""
+    name = click.style(job["name"], bold=True)
+    click.echo(f"\n{name} {status('failed')}: {kind}{failure['message']}", err=err)
+    if failure.get("file"):
+        click.echo(f"  at {failure['file']}:{failure['line']}", err=err)
+    for line in (failure.get("traceback") or "").rstrip().splitlines():
+        click.echo(f"    {line}", err=err)
+    if failure.get("hint"):
+        click.echo(f"  {click.style('hint:', fg='cyan')} {failure['hint']}", err=err)
+
+
+def print_artifacts(artifacts: Iterable[Mapping[str, Any]], *, err: bool = False) -> None:
+    rows = [
+        (
+            one["name"],
+            one["version"],
+            one["type"],
+            size(one["size_bytes"]),
+            one["storage"],
+            local_time(one["created_at"]),
+        )
+        for one in artifacts
+    ]
+    print_table(("artifact", "version", "type", "size", "storage", "made"), rows, err=err)
+
+
+def result_json(view: Mapping[str, Any]) -> dict[str, Any]:
+    """The last line of `deepforge run --json`."""
+    return {
+        "execution": view["id"],
+        "status": view["status"],
+        "jobs": [
+            _only(job, "name", "status", "cached", "attempts", "seconds") for job in view["jobs"]
+        ],
+        "artifacts": [
+            _only(one, "name", "version", "type", "size_bytes", "digest", "storage")
+            for one in view["artifacts"]
+        ],
+    }
+
+
+def _print_row(
+    cells: Sequence[str],
+    widths: Sequence[int],
+    colors: Sequence[str | None] | None = None,
+    *,
+    err: bool,
+    bold: bool | None = None,
+) -> None:
+    padded = [
+        cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)
+    ]
+    padded[-1] = padded[-1].rstrip()
+    styled = [
+        click.style(cell, fg=color, bold=bold)
+        for cell, color in zip(padded, colors or [None] * len(cells), strict=True)
+    ]
+    click.echo("  ".join(styled), err=err)
+
+
+def _only(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names}
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    # a name may hold anything; a table has one line for each row
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(map(bool, map(combining, text)))

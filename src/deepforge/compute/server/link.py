@@ -1,0 +1,183 @@
+"""The adapter's end of the wire: find the supervisor, start it, replace an old one, ask."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepforge.compute.environment import clean_environment
+from deepforge.compute.server import wire
+from deepforge.compute.server.folder import Folder
+from deepforge.errors import OutcomeUnknown, Unavailable
+
+_ANSWER_WITHIN_S = 30.0
+_START_WITHIN_S = 30.0
+_LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 107, on some systems 103
+_PACKAGE = Path(__file__).parents[2]
+
+_BOOT = (
+    "import sys; root, options = sys.argv[1:]; root in sys.path or sys.path.append(root); "
+    "from deepforge.compute.server.supervisor import main; main(options)"
+)
+
+
+class Link:
+    """One connection to the supervisor of a folder, made when it is first needed.
+
+    Every message may be sent twice without harm, so a lost connection is made anew once.
+    """
+
+    def __init__(self, folder: Folder, *, slots: int, idle_s: float) -> None:
+        self._folder = folder
+        self._slots = slots
+        self._idle_s = idle_s
+        self._turn = asyncio.Lock()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._is_current = False
+
+    async def ask(self, message: dict[str, Any], *, current: bool = False) -> dict[str, Any]:
+        """Send a message and return the answer.
+
+        With `current`, a supervisor that another version of this code started is replaced first
+        (its jobs go on). Raises `Unavailable` when none can be started, `OutcomeUnknown` when the
+        connection broke twice.
+        """
+        async with self._turn:
+            try:
+                await self._ready(current)
+                return await self._exchange(message)
+            except Unavailable:
+                raise
+            except (OSError, EOFError):  # it was killed, or has just left: the next one knows all
+                pass
+            try:
+                await self._ready(current)
+                return await self._exchange(message)
+            except Unavailable:
+                raise
+            except (OSError, EOFError) as error:
+                raise OutcomeUnknown(
+                    f"the supervisor of {self._folder.root} does not answer: {error!r}",
+                    hint=f"what it said last is in {self._folder.log}",
+                ) from error
+
+    async def close(self) -> None:
+        """Hang up. The supervisor and its jobs go on."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].close()
+            with suppress(OSError):
+                await streams[1].wait_closed()
+
+    async def _ready(self, current: bool) -> None:
+        if self._streams is None:
+            await self._connect()
+        if current and not self._is_current:
+            await self._exchange({"op": "leave"})
+            await self.close()
+            await self._start()
+            await self._connect()
+            self._is_current = True  # whatever it says: starting again would give the same
+
+    async def _connect(self) -> None:
+        try:
+            await self._open()
+        except (FileNotFoundError, ConnectionRefusedError):
+            await self._start()
+            await self._open()
+        hello = await self._exchange({"op": "hello"})
+        self._is_current = hello["version"] == code_version()
+
+    async def _open(self) -> None:
+        with _short(self._folder.socket) as path:
+            self._streams = await asyncio.open_unix_connection(path)
+
+    async def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._streams is not None
+        reader, writer = self._streams
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                writer.write(wire.pack(message))
+                head = await reader.readexactly(wire.HEAD_BYTES)
+                return wire.read(await reader.readexactly(wire.body_bytes(head)))
+        except BaseException:  # also when cancelled: the answer would be read as the next one's
+            self._streams = None
+            writer.close()
+            raise
+
+    async def _start(self) -> None:
+        """Start a supervisor. On return one listens, this one or another."""
+        options = {
+            "folder": str(self._folder.root),
+            "slots": self._slots,
+            "idle_s": self._idle_s,
+            "version": code_version(),
+        }
+        command = [sys.executable, "-P", "-c", _BOOT, str(_PACKAGE.parent), json.dumps(options)]
+        done = await asyncio.to_thread(_run_launcher, command, self._folder)
+        if done:
+            said = await asyncio.to_thread(_last_words, self._folder.log)
+            raise Unavailable(
+                f"the supervisor of {self._folder.root} could not be started: {said}",
+                hint=f"its log is {self._folder.log}",
+            )
+
+
+@cache
+def code_version() -> str:
+    """Return a digest of everything a supervisor loads: jobs must run with the code we run."""
+    digest = hashlib.sha256(sys.executable.encode())
+    for folder in ("compute/server", "runner"):
+        for path in sorted((_PACKAGE / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    serialization = _PACKAGE / "serialization.py"
+    if serialization.exists():
+        digest.update(serialization.read_bytes())
+    return digest.hexdigest()
+
+
+def _run_launcher(command: list[str], folder: Folder) -> int:
+    """Run the process that becomes the supervisor; it ends when adapters can connect."""
+    folder.make()
+    with folder.log.open("ab") as log:
+        if log.tell() > 1024 * 1024:
+            log.truncate(0)
+        done = subprocess.run(
+            command,
+            cwd=folder.root,
+            env=clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            timeout=_START_WITHIN_S,
+            check=False,
+        )
+    return done.returncode
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Give a path to the same socket that is short enough for the kernel."""
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="df-", dir="/tmp") as short:
+        link = Path(short) / "f"
+        link.symlink_to(path.parent)
+        yield str(link / path.name)

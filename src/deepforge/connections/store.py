@@ -1,0 +1,231 @@
+"""Connections kept: named storages and computes, their secrets sealed.
+
+Three sources, the later ones first: variables `DEEPFORGE_STORAGE_<NAME>__<FIELD>` (or `_COMPUTE_`)
+change single settings, and with `__ADAPTER` define a connection wholly; documents hold what users
+added; and the storage `local` and the compute `server` are always there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepforge import plugins
+from deepforge.connections.secrets import SecretBox
+from deepforge.documents.port import Collection, Document, DocumentStore
+from deepforge.errors import AlreadyExists, ConfigError, InvalidRequest, NotFound
+from deepforge.ids import new_id, utc_now
+from deepforge.plugins import Port
+from deepforge.settings import Secret, build, from_environment, split_secrets
+
+CONNECTIONS = Collection(
+    "connections", unique=(("owner", "port", "name"),), indexes=(("owner", "port"),)
+)
+COLLECTIONS = (CONNECTIONS,)
+
+DEFAULT_STORAGE = "local"
+DEFAULT_COMPUTE = "server"
+
+_DEFAULTS: Mapping[Port, str] = {"storage": DEFAULT_STORAGE, "compute": DEFAULT_COMPUTE}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A storage or compute under a name. `settings` are plain JSON, secrets only named.
+
+    `revision` is 0, and `owner` empty, for one that is not kept as a document: a default, or one that
+    the environment defines.
+    """
+
+    id: str
+    port: Port
+    name: str
+    adapter: str
+    settings: Mapping[str, Any]
+    secret_names: tuple[str, ...]
+    owner: str
+    created_at: str
+    revision: int
+
+
+class Connections:
+    """Add and find connections. `home` is the folder in which the storage `local` keeps its data."""
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        box: SecretBox,
+        *,
+        home: Path,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._documents = documents
+        self._box = box
+        self._home = home
+        self._environ = environ
+
+    async def add(
+        self, port: Port, name: str, adapter: str, values: Mapping[str, Any], *, owner: str
+    ) -> Connection:
+        """Keep a connection; nothing is contacted. Values are texts or typed, secrets among them.
+
+        Raises `ConfigError` naming each wrong setting, `NotFound` for an unknown adapter,
+        `InvalidRequest` for a name that is not allowed, `AlreadyExists` for one that is taken.
+        """
+        _check_name(port, name)
+        if name == _DEFAULTS[port] or "adapter" in self._environment(port, name):
+            raise AlreadyExists(
+                f"the {port} {name!r} is there already, and cannot be replaced",
+                hint=f"take another name, or set {_variables(port, name)}… to change its settings",
+            )
+        settings = build(plugins.adapter(port, adapter).settings_class(), values)
+        plain, hidden = split_secrets(settings)
+        id = new_id()
+        body = {
+            "port": port,
+            "name": name,
+            "adapter": adapter,
+            "settings": plain,
+            "secrets": {
+                field: self._box.seal(text, _purpose(id, field))
+                for field, text in hidden.items()
+                if text
+            },
+            "owner": owner,
+            "created_at": utc_now(),
+        }
+        try:
+            return _connection(await self._documents.insert(CONNECTIONS.name, id, body))
+        except AlreadyExists as error:
+            raise AlreadyExists(
+                f"there is a {port} {name!r} already",
+                hint=f"take another name, or: deepforge {port} remove {name}",
+            ) from error
+
+    async def get(self, port: Port, name: str, *, owner: str) -> Connection:
+        """Find what goes by this name. Raises `NotFound` listing the names there are."""
+        for one in self._defined(port):
+            if one.name == name:
+                return one
+        if name == _DEFAULTS[port]:
+            return self._default(port)
+        equal = {"owner": owner, "port": port, "name": name}
+        for document in await self._documents.find(CONNECTIONS.name, equal, limit=1):
+            return _connection(document)
+        known = ", ".join(one.name for one in await self.list(port, owner=owner))
+        raise NotFound(f"there is no {port} {name!r}", hint=f"there is: {known}")
+
+    async def list(self, port: Port, *, owner: str) -> builtins.list[Connection]:
+        """List all that this owner may use, by name: own, the environment's, the default."""
+        found = {_DEFAULTS[port]: self._default(port)}
+        equal = {"owner": owner, "port": port}
+        for document in await self._documents.find(CONNECTIONS.name, equal):
+            found[document.body["name"]] = _connection(document)
+        found |= {one.name: one for one in self._defined(port)}
+        return sorted(found.values(), key=lambda one: one.name)
+
+    async def remove(self, port: Port, name: str, *, owner: str) -> None:
+        """Forget a connection and its secrets. The data in it stay where they are.
+
+        Raises `NotFound`, and `InvalidRequest` for one that is not kept as a document.
+        """
+        one = await self.get(port, name, owner=owner)
+        if one.revision == 0:
+            where = "is always there" if name == _DEFAULTS[port] else "is set by the environment"
+            raise InvalidRequest(f"the {port} {name!r} {where} and cannot be removed", part="name")
+        await self._documents.delete(CONNECTIONS.name, one.id)
+
+    async def settings_of(self, connection: Connection) -> Any:  # the adapter's own dataclass
+        """Return the adapter's settings with secrets, the environment's changes applied.
+
+        Raises `ConfigError` for a setting that is wrong by now, or a secret that the key at hand does
+        not open; `NotFound` if the connection was removed.
+        """
+        port, name = connection.port, connection.name
+        kind = plugins.adapter(port, connection.adapter).settings_class()
+        values = {**connection.settings, **await self._secrets(connection)}
+        changed = self._environment(port, name)
+        changed.pop("adapter", None)
+        try:
+            return build(kind, {**values, **changed})
+        except ConfigError as error:
+            hint = f"look at the variables {_variables(port, name)}…" if changed else error.hint
+            message = f"{port} {name!r}: {error.message}"
+            raise ConfigError(message, fields=error.fields, hint=hint) from error
+
+    async def _secrets(self, connection: Connection) -> dict[str, Secret]:
+        if connection.revision == 0:
+            return {}
+        document = await self._documents.get(CONNECTIONS.name, connection.id)
+        return {
+            field: Secret(self._box.open(sealed, _purpose(connection.id, field)))
+            for field, sealed in document.body["secrets"].items()
+        }
+
+    def _default(self, port: Port) -> Connection:
+        name = _DEFAULTS[port]
+        settings = {"folder": str(self._home / "storage")} if port == "storage" else {}
+        return _unkept(name, port, name, name, settings)
+
+    def _defined(self, port: Port) -> builtins.list[Connection]:
+        """Connections that the environment defines wholly. Their values stay in the environment."""
+        prefix, ending = f"DEEPFORGE_{port.upper()}_", "__ADAPTER"
+        spelled = {
+            variable[len(prefix) : -len(ending)].lower().replace("_", "-"): adapter
+            for variable, adapter in self._environ.items()
+            if variable.startswith(prefix) and variable.endswith(ending)
+        }
+        return [
+            _unkept(f"env-{port}-{name}", port, name, adapter, {})
+            for name, adapter in spelled.items()
+            if _NAME.fullmatch(name)
+        ]
+
+    def _environment(self, port: Port, name: str) -> dict[str, str]:
+        return from_environment(_variables(port, name), self._environ)
+
+
+def _connection(document: Document) -> Connection:
+    body = document.body
+    return Connection(
+        id=document.id,
+        port=body["port"],
+        name=body["name"],
+        adapter=body["adapter"],
+        settings=body["settings"],
+        secret_names=tuple(sorted(body["secrets"])),
+        owner=body["owner"],
+        created_at=body["created_at"],
+        revision=document.revision,
+    )
+
+
+def _unkept(
+    id: str, port: Port, name: str, adapter: str, settings: Mapping[str, Any]
+) -> Connection:
+    return Connection(id, port, name, adapter, settings, (), owner="", created_at="", revision=0)
+
+
+def _variables(port: Port, name: str) -> str:
+    """The beginning of the variables for a connection: `gpu-box` is spelled `GPU_BOX`."""
+    return f"DEEPFORGE_{port.upper()}_{re.sub(r'[^A-Z0-9]', '_', name.upper())}__"
+
+
+def _purpose(id: str, field: str) -> str:
+    return f"connection/{id}/{field}"
+
+
+def _check_name(port: Port, name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        shown = name if len(name) <= 63 else name[:40] + "…"
+        raise InvalidRequest(
+            f"{shown!r} cannot be the name of a {port}",
+            part="name",
+            hint="1 to 63 letters a-z, digits, and . _ - within",
+        )

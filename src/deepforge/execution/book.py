@@ -1,0 +1,101 @@
+"""The jobs of one execution as this process knows them. Every change of a job goes through here.
+
+Events are folded in memory at once and stored when it matters (`save`), so that several changes cost
+one write. A write that comes too late (another process changed the job) folds the same events over
+the newer version instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from deepforge.errors import Conflict
+from deepforge.execution.machine import Event, Instruction, Policy, step
+from deepforge.execution.model import Job
+from deepforge.execution.store import ExecutionStore, Saved
+from deepforge.ids import utc_now
+
+
+@dataclass
+class _Page:
+    saved: Job
+    revision: int
+    current: Job
+    pending: list[Event] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Book:
+    """Not thread-safe; one event loop. `changed` hears every job that was stored differently."""
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        jobs: Sequence[Saved[Job]],
+        *,
+        policy: Policy,
+        changed: Callable[[Job], None],
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._changed = changed
+        self._now = now
+        self._pages = {one.value.id: _Page(one.value, one.revision, one.value) for one in jobs}
+
+    def __getitem__(self, id: str) -> Job:
+        """The job with every event folded in, stored or not."""
+        return self._pages[id].current
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._pages
+
+    def __iter__(self) -> Iterator[Job]:
+        return (page.current for page in self._pages.values())
+
+    def tell(self, id: str, event: Event) -> Job:
+        """Fold an event in. Its instructions come out of the next `save`."""
+        page = self._pages[id]
+        job, instructions = step(page.current, event, now=self._now(), policy=self._policy)
+        if job is not page.current or instructions:
+            page.current = job
+            page.pending.append(event)
+            page.instructions.extend(instructions)
+        return job
+
+    async def save(self, ids: Iterable[str]) -> list[tuple[Job, Instruction]]:
+        """Store these jobs and return what is to be done now, each instruction once.
+
+        After it returns, everything told before is stored, by this call or by another.
+        """
+        found = await asyncio.gather(*(self._save(self._pages[id]) for id in dict.fromkeys(ids)))
+        return [one for part in found for one in part]
+
+    async def _save(self, page: _Page) -> list[tuple[Job, Instruction]]:
+        async with page.lock:
+            while page.current is not page.saved:
+                job = page.current
+                told = len(page.pending)
+                try:
+                    page.revision = await self._store.save_job(job, if_revision=page.revision)
+                except Conflict:
+                    await self._fold_again(page)
+                    continue
+                page.saved = job
+                del page.pending[:told]
+                self._changed(job)
+            instructions, page.instructions = page.instructions, []
+            page.pending.clear()
+            return [(page.current, one) for one in instructions]
+
+    async def _fold_again(self, page: _Page) -> None:
+        newer = await self._store.job(page.saved.execution, page.saved.id)
+        page.saved = page.current = newer.value
+        page.revision = newer.revision
+        events, page.pending, page.instructions = page.pending, [], []
+        for event in events:
+            self.tell(newer.value.id, event)
+        self._changed(newer.value)

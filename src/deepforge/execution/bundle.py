@@ -1,0 +1,75 @@
+"""The project at a commit as one stored object: what the far side gets instead of a folder."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from deepforge.errors import NotFound
+from deepforge.ids import digest
+from deepforge.projects.history import History
+from deepforge.storage.client import StorageClient
+
+_FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Where the bundle lies in an execution's storage."""
+
+    key: str
+    size_bytes: int
+    digest: str
+
+
+class Bundles:
+    """Makes bundles of commits and puts each into a storage once."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._known: dict[tuple[str, str], Bundle] = {}
+
+    async def put(self, storage: StorageClient, project: str, commit: str) -> Bundle:
+        """Return the commit's bundle, after it is in the storage. Safe to repeat.
+
+        The same files always make the same bytes, so a bundle is shared by every commit and every
+        execution with the same files. Raises what the storage raises.
+        """
+        known = self._known.get((storage.name, commit))
+        if known is not None:
+            return known
+        data = pack(await self._history.read_files(project, commit))
+        name = digest(data)
+        bundle = Bundle(f"bundles/{name.removeprefix('sha256:')}.zip", len(data), name)
+        if not await _is_there(storage, bundle):
+            await storage.put_bytes(bundle.key, data)
+        self._known[storage.name, commit] = bundle
+        return bundle
+
+    def forget(self, storage: str) -> None:
+        """The storage may have lost what it had: look again next time."""
+        self._known = {place: one for place, one in self._known.items() if place[0] != storage}
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Zip the files; equal files make equal bytes, whatever the clock and the order."""
+    buffer = io.BytesIO()
+    new_entry = partial(zipfile.ZipInfo, date_time=_FIRST_ZIP_DATE)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(files):
+            entry = new_entry(path)
+            entry.create_system = 3  # Unix, wherever this runs: part of the bytes
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[path], zipfile.ZIP_DEFLATED, 6)
+    return buffer.getvalue()
+
+
+async def _is_there(storage: StorageClient, bundle: Bundle) -> bool:
+    try:
+        found = await storage.stat(bundle.key)
+    except NotFound:
+        return False
+    return found.size_bytes == bundle.size_bytes

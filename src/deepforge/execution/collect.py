@@ -1,0 +1,148 @@
+"""From `result.json` to values and artifacts: what an attempt left is believed only when verified."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from deepforge.errors import NotFound
+from deepforge.execution.machine import Collected
+from deepforge.execution.model import Execution, Job, StoredValue
+from deepforge.projects.artifacts import Artifacts
+from deepforge.runner import protocol
+from deepforge.storage.client import StorageClient
+from deepforge.storage.port import ObjectRef
+
+LONGEST_RESULT_BYTES = 16 * 1024 * 1024
+
+
+async def read(storage: StorageClient, job: Job) -> Collected | None:
+    """Read what the current attempt left; None when it has left no `result.json` (yet).
+
+    A result whose outputs are not all there in their full size, or not those of the operation,
+    comes back as a failed one. Raises what the storage raises.
+    """
+    number = job.attempts[-1].number
+    folder = job.folder(number)
+    try:
+        data = await storage.get_bytes(
+            f"{folder}/{protocol.RESULT_FILE}", limit_bytes=LONGEST_RESULT_BYTES
+        )
+    except NotFound:
+        return None
+    try:
+        result = protocol.read_result(data)
+    except protocol.ProtocolError as error:
+        return Collected(number, _spoiled(job, f"its result.json cannot be read: {error}"), {})
+    if result.attempt != job.key(number):
+        problem = f"its result.json belongs to the attempt {result.attempt!r}"
+        return Collected(number, _spoiled(job, problem), {})
+    if result.status != "succeeded":
+        return Collected(number, result, {})
+    refs = {
+        one.name: ObjectRef(
+            storage.name, f"{folder}/outputs/{one.name}", one.size_bytes, one.digest
+        )
+        for one in result.outputs
+    }
+    found = await _problem(storage, job, refs)
+    if found is not None:
+        return Collected(number, _failed(result, found), {})
+    outputs = {
+        one.name: StoredValue(refs[one.name], one.type, one.format) for one in result.outputs
+    }
+    return Collected(number, result, outputs)
+
+
+async def publish(
+    artifacts: Artifacts, execution: Execution, job: Job, found: Collected
+) -> Collected:
+    """Make artifacts of the outputs that the pipeline returns. Safe to repeat."""
+    published = []
+    for output, name in job.plan.publishes:
+        value = found.outputs[output]
+        artifact = await artifacts.add(
+            project=execution.project,
+            name=name,
+            type=value.type,
+            format=value.format,
+            ref=value.ref,
+            provenance=provenance(execution, job, output, found.attempt),
+            owner=execution.owner,
+            origin=f"{execution.id}/{job.id}/{output}/{name}",
+        )
+        published.append(artifact.id)
+    return replace(found, published=tuple(published))
+
+
+def provenance(execution: Execution, job: Job, output: str, attempt: int) -> dict[str, Any]:
+    """Where a value comes from: enough to make it again, and to walk back to what it was made of."""
+    return {
+        "execution": execution.id,
+        "job": job.id,
+        "attempt": attempt,
+        "output": output,
+        "project": execution.project_name,
+        "pipeline": execution.pipeline,
+        "commit": execution.commit,
+        "operation": {"file": job.plan.file, "class": job.plan.operation, "node": job.plan.name},
+        "attributes": {
+            one.name: one.literal
+            if one.literal is not None
+            else {"resource": f"{one.resource_module}.{one.resource_name}", **one.arguments}
+            for one in job.plan.arguments
+        },
+        "inputs": {
+            one.object_name.removeprefix("inputs/"): _origin(job, one.object_name)
+            for one in job.plan.inputs
+        },
+    }
+
+
+def _origin(job: Job, object_name: str) -> dict[str, Any] | None:
+    one = next(one for one in job.plan.inputs if one.object_name == object_name)
+    value = job.value_of(one)
+    if value is None:
+        return None
+    came_from = (
+        {"artifact": one.artifact} if one.job is None else {"job": one.job, "output": one.output}
+    )
+    return {
+        **came_from,
+        "digest": value.ref.digest,
+        "storage": value.ref.storage,
+        "key": value.ref.key,
+    }
+
+
+async def _problem(storage: StorageClient, job: Job, refs: dict[str, ObjectRef]) -> str | None:
+    if set(refs) != set(job.plan.outputs):
+        return f"it stored {sorted(refs)}, and the operation has {sorted(job.plan.outputs)}"
+    found = await asyncio.gather(*(_size(storage, ref) for ref in refs.values()))
+    for (name, ref), size_bytes in zip(refs.items(), found, strict=True):
+        if size_bytes is None:
+            return f"its output {name!r} is not in the storage"
+        if size_bytes != ref.size_bytes:
+            return (
+                f"its output {name!r} has {size_bytes} bytes in the storage, not {ref.size_bytes}"
+            )
+    return None
+
+
+async def _size(storage: StorageClient, ref: ObjectRef) -> int | None:
+    try:
+        return (await storage.stat(ref.key)).size_bytes
+    except NotFound:
+        return None
+
+
+def _spoiled(job: Job, problem: str) -> protocol.Result:
+    return _failed(protocol.Result(attempt=job.key(), status="failed"), problem)
+
+
+def _failed(result: protocol.Result, problem: str) -> protocol.Result:
+    failure = protocol.Failure(
+        "corrupt", f"the attempt says it succeeded, but {problem}", transient=True
+    )
+    return replace(result, status="failed", failure=failure, outputs=[])

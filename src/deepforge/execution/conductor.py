@@ -1,0 +1,304 @@
+"""Drives one execution to its end: tells the machine what happened and does what it says.
+
+It compares what should be with what is (every job, at the start and now and then), and reacts at once
+to hints. A lost hint costs seconds: the compute is polled and the documents are read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from deepforge.connections.open import Opener
+from deepforge.errors import DeepForgeError
+from deepforge.events import Event, Events
+from deepforge.execution import machine
+from deepforge.execution.book import Book
+from deepforge.execution.effects import Effects
+from deepforge.execution.model import Execution, ExecutionState, Job, JobState, StoredValue
+from deepforge.execution.store import ExecutionStore
+from deepforge.ids import epoch_s, utc_now
+
+log = structlog.get_logger()
+
+READ_AGAIN_S = 2.0
+"""How often the execution's document is read for what other processes wrote: a cancel, mostly."""
+POLL_S = 1.0
+"""The shortest pause between two polls: what matters soon is told over the channel."""
+
+
+class Conductor:
+    """One execution while this process holds its lease. Owns every task it starts."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        book: Book,
+        *,
+        store: ExecutionStore,
+        opener: Opener,
+        effects: Effects,
+        events: Events,
+    ) -> None:
+        self.execution = execution
+        self.book = book
+        self._store = store
+        self._opener = opener
+        self._effects = effects
+        self._events = events
+        self._downstream = _downstream(book)
+        self._open = sum(not job.state.is_final for job in book)
+        self._tasks: asyncio.TaskGroup
+        self._ended = asyncio.Event()
+        self._busy: set[tuple[str, str]] = set()  # (job, what is being done for it)
+        self._pauses: dict[str, asyncio.TimerHandle] = {}
+        self._cancelling = False
+
+    async def run(self) -> Execution:
+        """Drive until every job is final; return the execution as it ended.
+
+        When it is cancelled or raises, jobs under way go on and the next holder of the lease finds
+        them by their documents.
+        """
+        async with asyncio.TaskGroup() as self._tasks:
+            watch = self._tasks.create_task(self._watch())
+            poll = self._tasks.create_task(self._poll())
+            try:
+                await self._take_up()
+                await self._ended.wait()
+            finally:
+                watch.cancel()
+                poll.cancel()
+                for pause in self._pauses.values():
+                    pause.cancel()
+        await self.book.save([job.id for job in self.book])
+        return await self._finish()
+
+    async def tell(self, id: str, event: machine.Event) -> Job:
+        """Something happened to a job. When this returns it is stored and what follows has begun."""
+        await self._settle(self._note(id, event))
+        return self.book[id]
+
+    async def cancel(self) -> None:
+        """End every job that has not ended."""
+        if self._cancelling:
+            return
+        self._cancelling = True
+        changed: list[str] = []
+        for job in list(self.book):
+            changed += self._note(job.id, machine.CancelAsked())
+        await self._settle(changed)
+
+    # ── what follows from what ────────────────────────────────────────────────────────────────────
+
+    def _note(self, id: str, event: machine.Event) -> list[str]:
+        """Fold an event in, and all that follows from it at once; return the jobs that changed."""
+        before = self.book[id]
+        after = self.book.tell(id, event)
+        changed = [id]
+        if after.state is JobState.READY:
+            changed += self._due(after)
+        if after.state.is_final and not before.state.is_final:
+            self._open -= 1
+            for next_id in self._downstream[id]:
+                changed += self._consider(next_id)
+        return changed
+
+    def _consider(self, id: str) -> list[str]:
+        """Free or starve a waiting job if its upstream jobs are decided."""
+        job = self.book[id]
+        if job.state is not JobState.WAITING:
+            return []
+        upstream = [self.book[one] for one in job.plan.upstream]
+        for one in upstream:
+            if one.state.is_final and one.state is not JobState.SUCCEEDED:
+                return self._note(id, machine.Starved(one.plan.name))
+        if any(one.state is not JobState.SUCCEEDED for one in upstream):
+            return []
+        return self._note(id, machine.Freed(_values(job, self.book)))
+
+    def _due(self, job: Job) -> list[str]:
+        """Submit a ready job, now or when its pause is over."""
+        if job.retry_at is not None:
+            pause_s = epoch_s(job.retry_at) - epoch_s(utc_now())
+            if pause_s > 0:
+                self._pauses[job.id] = asyncio.get_running_loop().call_later(
+                    pause_s, lambda: self._do(job.id, "due", self._resume(job.id))
+                )
+                return []
+        return self._note(job.id, machine.Due())
+
+    async def _resume(self, id: str) -> None:
+        await self.tell(id, machine.Due())
+
+    async def _settle(self, ids: Iterable[str]) -> None:
+        """Store these jobs, then do what the machine said."""
+        for job, instruction in await self.book.save(ids):
+            self._begin(job, instruction)
+        if self._open == 0:
+            self._ended.set()
+
+    # ── doing ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, job: Job, instruction: machine.Instruction) -> None:
+        if isinstance(instruction, machine.Submit):
+            self._do(job.id, "submit", self._submit(job))
+        elif isinstance(instruction, machine.Collect):
+            self._do(job.id, "collect", self._collect(job, instruction))
+        elif isinstance(instruction, machine.Cancel):
+            self._do(job.id, "cancel", self._cancel(job))
+        else:
+            self._do(job.id, f"release {instruction.attempt}", self._release(job, instruction))
+
+    def _do(self, id: str, what: str, doing: Coroutine[Any, Any, None]) -> None:
+        """Do it in a task of its own, unless the same is being done for this job already."""
+        if (id, what) in self._busy:
+            doing.close()
+            return
+        self._busy.add((id, what))
+
+        async def guarded() -> None:
+            try:
+                await doing
+            finally:
+                self._busy.discard((id, what))
+
+        self._tasks.create_task(guarded())
+
+    async def _submit(self, job: Job) -> None:
+        answer = await self._effects.submit(self.execution, job)
+        now = self.book[job.id]
+        if isinstance(answer, machine.Accepted) and not (
+            now.cancel_requested or now.state.is_final
+        ):
+            # not worth a write of its own: asking again with the same key gives the same handle
+            self._note(job.id, answer)
+            self._events.publish(Event(self.execution.id, "job", {"job": self.book[job.id]}))
+            return
+        await self.tell(job.id, answer)
+
+    async def _collect(self, job: Job, instruction: machine.Collect) -> None:
+        answer = await self._effects.collect(
+            self.execution, job, instruction.report, lambda: self._cancelling, self._trouble
+        )
+        await self.tell(job.id, answer)
+
+    async def _cancel(self, job: Job) -> None:
+        try:
+            await self._effects.cancel(self.execution, job)
+        except DeepForgeError as error:
+            log.warning("cancel_failed", job=job.key(), error=error.message)  # `_poll` asks again
+
+    async def _release(self, job: Job, instruction: machine.Release) -> None:
+        try:
+            await self._effects.release(self.execution, job, instruction.attempt)
+        except DeepForgeError as error:
+            log.warning("release_failed", job=job.key(instruction.attempt), error=error.message)
+
+    async def _trouble(self, text: str | None) -> None:
+        """Say in the execution's document what holds it up, or that nothing does any more."""
+        await self._change(lambda execution: replace(execution, paused_by=text))
+
+    # ── level, not edge ───────────────────────────────────────────────────────────────────────────
+
+    async def _take_up(self) -> None:
+        """Look at every job once: begin what is due, go on with what an earlier holder began."""
+        changed: list[str] = []
+        for job in list(self.book):
+            if job.state is JobState.WAITING:
+                changed += self._consider(job.id)
+            elif job.state is JobState.READY:
+                changed += self._due(job)
+            elif job.state is JobState.COLLECTING:
+                self._begin(job, machine.Collect(job.attempts[-1].number))
+            elif job.state.is_active and job.attempts[-1].handle is None:
+                self._begin(job, machine.Submit(job.attempts[-1].number))
+        await self._settle(changed)
+        if self.execution.cancel_requested_at is not None:
+            await self.cancel()
+
+    async def _watch(self) -> None:
+        """Read the execution again now and then: somebody may have asked for its end."""
+        while True:
+            await asyncio.sleep(READ_AGAIN_S)
+            try:
+                saved = await self._store.execution(self.execution.id)
+            except DeepForgeError as error:
+                if not error.transient:
+                    raise
+                continue
+            self.execution = saved.value
+            if saved.value.cancel_requested_at is not None:
+                await self.cancel()
+
+    async def _poll(self) -> None:
+        """Ask every compute about all its jobs at once, as often as is polite."""
+        while True:
+            by_compute: dict[str, list[Job]] = {}
+            for job in self.book:
+                if job.state.is_active and job.attempts[-1].handle is not None:
+                    by_compute.setdefault(job.plan.compute, []).append(job)
+            pauses_s = await asyncio.gather(
+                *(self._poll_one(name, jobs) for name, jobs in by_compute.items())
+            )
+            await asyncio.sleep(max(POLL_S, *pauses_s) if pauses_s else POLL_S)
+
+    async def _poll_one(self, name: str, jobs: list[Job]) -> float:
+        """Ask one compute; return how long to wait before the next time."""
+        try:
+            compute = await self._opener.compute(name, owner=self.execution.owner)
+            reports = await compute.poll([job.attempts[-1].handle or {} for job in jobs])
+        except DeepForgeError as error:
+            log.warning("poll_failed", compute=name, error=error.message)
+            return READ_AGAIN_S
+        changed: list[str] = []
+        for job, report in zip(jobs, reports, strict=True):
+            changed += self._note(job.id, machine.Reported(job.attempts[-1].number, report))
+            again = self.book[job.id]
+            if again.cancel_requested and again.state.is_active:
+                self._do(job.id, "cancel", self._cancel(again))
+        await self._settle(changed)
+        return compute.capabilities.poll_every_s
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _finish(self) -> Execution:
+        states = {job.state for job in self.book}
+        if states <= {JobState.SUCCEEDED}:
+            state = ExecutionState.SUCCEEDED
+        elif JobState.FAILED not in states and JobState.CANCELLED in states:
+            state = ExecutionState.CANCELLED
+        else:
+            state = ExecutionState.FAILED
+        ended_at = utc_now()
+        await self._change(
+            lambda execution: replace(
+                execution, state=state, ended_at=ended_at, paused_by=None, lease=None
+            )
+        )
+        log.info("execution_ended", execution=self.execution.id, state=str(state))
+        return self.execution
+
+    async def _change(self, change: Any) -> None:  # a function from Execution to Execution
+        self.execution = await self._store.change_execution(self.execution.id, change)
+        self._events.publish(Event(self.execution.id, "execution", {"execution": self.execution}))
+
+
+def _downstream(book: Book) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {job.id: [] for job in book}
+    for job in book:
+        for one in job.plan.upstream:
+            found[one].append(job.id)
+    return found
+
+
+def _values(job: Job, book: Book) -> dict[str, StoredValue]:
+    return {
+        one.object_name: book[one.job].outputs[one.output]
+        for one in job.plan.inputs
+        if one.job is not None and one.output is not None
+    }

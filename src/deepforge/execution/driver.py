@@ -1,0 +1,205 @@
+"""Adopts executions under leases and gives each to a conductor. Any number of servers may run one.
+
+A lease is a name and a time in the execution's document. Who holds it drives; it is renewed while it
+does. A holder that died is replaced when its lease ends, or at once when its process was on this
+machine and is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Self
+
+import structlog
+
+from deepforge.connections.open import Opener
+from deepforge.errors import DeepForgeError
+from deepforge.events import Event, Events
+from deepforge.execution.book import Book
+from deepforge.execution.conductor import Conductor
+from deepforge.execution.effects import Effects
+from deepforge.execution.machine import Policy
+from deepforge.execution.model import Execution, ExecutionState, Job, Lease
+from deepforge.execution.store import ExecutionStore
+from deepforge.ids import epoch_s, timestamp, utc_now
+from deepforge.machine import machine_space, process_is_alive, process_name
+
+log = structlog.get_logger()
+
+LEASE_S = 20.0
+LOOK_S = 5.0
+
+
+class Driver:
+    """Use with `async with`. Closing leaves the jobs running and gives the leases back."""
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        opener: Opener,
+        effects: Effects,
+        events: Events,
+        *,
+        policy: Policy | None = None,
+    ) -> None:
+        self._store = store
+        self._opener = opener
+        self._effects = effects
+        self._events = events
+        self._policy = policy or Policy()
+        self._holder = f"{machine_space()} {process_name()}"
+        self._driven: dict[str, asyncio.Task[None]] = {}
+        self._conductors: dict[str, Conductor] = {}
+        self._wake = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._looking = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        tasks = [*self._driven.values()]
+        if self._looking is not None:
+            tasks.append(self._looking)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def conductor(self, execution: str) -> Conductor | None:
+        """Who drives the execution in this process, if anybody does."""
+        return self._conductors.get(execution)
+
+    async def adopt(self, id: str) -> bool:
+        """Drive an execution from now on, if its lease can be had. Safe to repeat."""
+        if id in self._driven:
+            return True
+        try:
+            saved = await self._store.change_execution(id, self._take)
+        except _Held:
+            return False
+        if id not in self._driven:  # nobody else came while we waited
+            self._driven[id] = asyncio.create_task(self._drive(saved))
+        return True
+
+    def look(self) -> None:
+        """Look for executions to adopt now rather than in some seconds."""
+        self._wake.set()
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                for saved in await self._store.running():
+                    if self._may_take(saved.value):
+                        await self.adopt(saved.value.id)
+            except DeepForgeError as error:
+                log.warning("adoption_failed", error=error.message)
+            try:
+                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    async def _drive(self, execution: Execution) -> None:
+        """Conduct until the end, and begin again after errors; give the lease back when leaving."""
+        pause_s = 1.0
+        try:
+            while True:
+                try:
+                    await self._conduct(execution)
+                    return
+                except _Held:
+                    log.warning("lease_lost", execution=execution.id)
+                    return
+                except Exception:  # this loop must survive what nobody thought of
+                    log.exception("conductor_failed", execution=execution.id)
+                await asyncio.sleep(pause_s)
+                pause_s = min(60.0, pause_s * 2)
+        finally:
+            self._driven.pop(execution.id, None)
+            await asyncio.shield(self._give_back(execution.id))
+
+    async def _conduct(self, execution: Execution) -> None:
+        jobs = await self._store.jobs(execution.id)
+        book = Book(self._store, jobs, policy=self._policy, changed=self._publish)
+        conductor = Conductor(
+            execution,
+            book,
+            store=self._store,
+            opener=self._opener,
+            effects=self._effects,
+            events=self._events,
+        )
+        self._conductors[execution.id] = conductor
+        try:
+            async with asyncio.TaskGroup() as group:
+                renewing = group.create_task(self._renew(execution.id))
+                await conductor.run()
+                renewing.cancel()
+        except* _Held as group_error:
+            raise _Held from group_error
+        finally:
+            del self._conductors[execution.id]
+
+    async def _renew(self, id: str) -> None:
+        """Keep the lease. Raises `_Held` when another holder has it, or it ran out on us."""
+        until_s = epoch_s(utc_now()) + LEASE_S
+        while True:
+            await asyncio.sleep(LEASE_S / 4)
+            try:
+                await self._store.change_execution(id, self._keep)
+            except DeepForgeError as error:
+                if not error.transient:
+                    raise
+                if epoch_s(utc_now()) > until_s:
+                    raise _Held from error
+                continue
+            until_s = epoch_s(utc_now()) + LEASE_S
+
+    async def _give_back(self, id: str) -> None:
+        try:
+            await self._store.change_execution(id, self._drop)
+        except DeepForgeError as error:
+            log.warning("lease_not_given_back", execution=id, error=error.message)
+
+    def _publish(self, job: Job) -> None:
+        self._events.publish(Event(job.execution, "job", {"job": job}))
+
+    # ── changes of a lease, applied to the newest version of an execution ─────────────────────────
+
+    def _take(self, execution: Execution) -> Execution | None:
+        if not self._may_take(execution):
+            raise _Held
+        return replace(execution, lease=self._lease())
+
+    def _keep(self, execution: Execution) -> Execution | None:
+        if execution.state is not ExecutionState.RUNNING:
+            return None
+        if execution.lease is None or execution.lease.holder != self._holder:
+            raise _Held
+        return replace(execution, lease=self._lease())
+
+    def _drop(self, execution: Execution) -> Execution | None:
+        if execution.lease is None or execution.lease.holder != self._holder:
+            return None
+        return replace(execution, lease=None)
+
+    def _lease(self) -> Lease:
+        return Lease(self._holder, timestamp(epoch_s(utc_now()) + LEASE_S))
+
+    def _may_take(self, execution: Execution) -> bool:
+        if execution.state is not ExecutionState.RUNNING:
+            return False
+        if execution.machine not in (None, machine_space()):
+            return False
+        lease = execution.lease
+        if lease is None or lease.holder == self._holder:
+            return True
+        if epoch_s(lease.until) < epoch_s(utc_now()):
+            return True
+        machine, _, process = lease.holder.partition(" ")
+        return machine == machine_space() and not process_is_alive(process)
+
+
+class _Held(Exception):
+    """Somebody else holds the lease."""

@@ -1,0 +1,182 @@
+"""What is handed to the far side: the request to the compute, and `job.json` with its grants."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from deepforge.compute.port import PYTHON, JobRequest, NeededPath, Resources
+from deepforge.connections.open import Opener
+from deepforge.connections.secrets import SecretBox
+from deepforge.execution.access import Access, Address, grant_seconds
+from deepforge.execution.bundle import Bundle, Bundles
+from deepforge.execution.model import Execution, Job, PlannedInput
+from deepforge.runner import protocol
+from deepforge.runner.build import runner_archive
+from deepforge.storage.client import StorageClient
+from deepforge.storage.port import Method
+
+RUNNER_FILE = "runner.pyz"
+
+PART_ABOVE_BYTES = 64 * 1024 * 1024
+"""From here on several parts beat one PUT: a cut costs one part, and parts go in parallel."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One object of an attempt: the storage it is in, its key, and what a runner may do with it."""
+
+    storage: str
+    key: str
+    method: Method
+
+
+class Handover:
+    """Writes requests and jobs. Everything in them can be made again at any time."""
+
+    def __init__(self, opener: Opener, bundles: Bundles, box: SecretBox, address: Address) -> None:
+        self._opener = opener
+        self._bundles = bundles
+        self._box = box
+        self.address = address
+
+    def token(self, key: str) -> str:
+        """The token of an attempt: derived, so that it is known after a restart, never stored."""
+        return self._box.token(f"attempt:{key}")
+
+    async def request(self, execution: Execution, job: Job) -> JobRequest:
+        """The job's current attempt as the compute gets it. The bundle is in the storage after."""
+        compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+        storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        key = job.key()
+        channel = self.address.channel(compute, key, self.token(key))
+        if channel is not None:
+            await self._bundles.put(storage, execution.project, execution.commit)
+            handed = protocol.to_json(protocol.Ticket(key, channel))
+        else:
+            handed = protocol.to_json(await self.job(execution, job))
+        needs = job.plan.needs
+        return JobRequest(
+            key=key,
+            command=(PYTHON, RUNNER_FILE, protocol.JOB_FILE),
+            files={RUNNER_FILE: runner_archive(), protocol.JOB_FILE: handed},
+            resources=Resources(needs.cpus, needs.memory_bytes, needs.gpus, needs.time_s),
+            labels={"execution": execution.id, "job": job.id},
+            paths=_needed_paths(storage),
+        )
+
+    async def job(self, execution: Execution, job: Job) -> protocol.Job:
+        """The complete `job.json` of the current attempt, with fresh grants."""
+        compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+        storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        bundle = await self._bundles.put(storage, execution.project, execution.commit)
+        key = job.key()
+        channel = self.address.channel(compute, key, self.token(key))
+        access = Access(compute, channel, grant_seconds(job.plan.needs.time_s))
+        folder = job.folder()
+        in_parts = channel is not None and storage.capabilities.part_grants
+        return protocol.Job(
+            attempt=key,
+            operation=protocol.Operation(job.plan.module, job.plan.operation, job.plan.file),
+            arguments=[
+                protocol.Argument(
+                    one.name,
+                    one.literal,
+                    one.resource_module,
+                    one.resource_name,
+                    dict(one.arguments),
+                )
+                for one in job.plan.arguments
+            ],
+            inputs=list(
+                await asyncio.gather(
+                    *(self._input(access, execution.owner, job, one) for one in job.plan.inputs)
+                )
+            ),
+            outputs=[
+                protocol.OutputSlot(
+                    name,
+                    await access.grant(
+                        storage, f"outputs/{name}", f"{folder}/outputs/{name}", "PUT"
+                    ),
+                    max_grant_bytes=storage.capabilities.max_grant_bytes,
+                    part_above_bytes=PART_ABOVE_BYTES if in_parts else None,
+                )
+                for name in job.plan.outputs
+            ],
+            code=protocol.Code(
+                bundle.digest,
+                bundle.size_bytes,
+                await access.grant(storage, "code", bundle.key, "GET"),
+            ),
+            result=await access.grant(storage, "result", f"{folder}/{protocol.RESULT_FILE}", "PUT"),
+            log=await access.grant(storage, "log", f"{folder}/{protocol.LOG_FILE}", "PUT"),
+            events=await access.grant(storage, "events", f"{folder}/{protocol.EVENTS_FILE}", "PUT"),
+            channel=channel,
+            limits=protocol.Limits(time_s=job.plan.needs.time_s),
+        )
+
+    async def grants(
+        self, execution: Execution, job: Job, names: list[str]
+    ) -> dict[str, protocol.Grant]:
+        """Fresh grants for these objects of the current attempt. Raises `KeyError` for a name that
+        is none of its objects."""
+        compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+        storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        bundle = await self._bundles.put(storage, execution.project, execution.commit)
+        key = job.key()
+        channel = self.address.channel(compute, key, self.token(key))
+        access = Access(compute, channel, grant_seconds(job.plan.needs.time_s))
+        places = objects(execution, job, bundle)
+        granted = {}
+        for name in names:
+            place = places[name]
+            client = await self._opener.storage(place.storage, owner=execution.owner)
+            granted[name] = await access.grant(client, name, place.key, place.method)
+        return granted
+
+    async def bundle(self, execution: Execution) -> Bundle:
+        storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        return await self._bundles.put(storage, execution.project, execution.commit)
+
+    async def _input(
+        self, access: Access, owner: str, job: Job, one: PlannedInput
+    ) -> protocol.Input:
+        value = job.value_of(one)
+        if value is None:
+            return protocol.Input(one.name, one.position)
+        ref = value.ref
+        storage = await self._opener.storage(ref.storage, owner=owner)
+        return protocol.Input(
+            one.name,
+            one.position,
+            await access.grant(storage, one.object_name, ref.key, "GET"),
+            ref.size_bytes,
+            ref.digest,
+            value.type,
+            value.format,
+        )
+
+
+def objects(execution: Execution, job: Job, bundle: Bundle) -> dict[str, Place]:
+    """Every object the current attempt may touch, by its name in the protocol."""
+    folder = job.folder()
+    places = {
+        "code": Place(execution.storage, bundle.key, "GET"),
+        "log": Place(execution.storage, f"{folder}/{protocol.LOG_FILE}", "PUT"),
+        "events": Place(execution.storage, f"{folder}/{protocol.EVENTS_FILE}", "PUT"),
+        "result": Place(execution.storage, f"{folder}/{protocol.RESULT_FILE}", "PUT"),
+    }
+    for name in job.plan.outputs:
+        places[f"outputs/{name}"] = Place(execution.storage, f"{folder}/outputs/{name}", "PUT")
+    for one in job.plan.inputs:
+        value = job.value_of(one)
+        if value is not None:
+            places[one.object_name] = Place(value.ref.storage, value.ref.key, "GET")
+    return places
+
+
+def _needed_paths(storage: StorageClient) -> tuple[NeededPath, ...]:
+    if storage.file_space is None:
+        return ()
+    return (NeededPath(storage.file_space, "/", writable=True),)

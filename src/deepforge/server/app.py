@@ -1,0 +1,71 @@
+"""The FastAPI app: route groups over one bundle of services."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
+
+import deepforge
+from deepforge.server import faults
+from deepforge.server.auth import Access
+from deepforge.server.routes import (
+    adapters,
+    artifacts,
+    attempts,
+    connections,
+    executions,
+    health,
+    projects,
+)
+from deepforge.server.services import Services
+from deepforge.server.wire import ErrorReply
+
+PREFIX = "/api/v1"
+
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+
+
+def build_app(services: Services, access: Access | None = None) -> FastAPI:
+    """Make the whole app. Without a token in `access` serve it on loopback, or embedded, only.
+
+    The services stay open as long as the app is used; whoever opened them closes them.
+    """
+    app = _bare_app(services, access or Access(), openapi_url=f"{PREFIX}/openapi.json")
+    api = APIRouter(
+        prefix=PREFIX,
+        responses={
+            "4XX": {"model": ErrorReply, "description": "The request cannot be done as it is."},
+            "5XX": {"model": ErrorReply, "description": "We, or a service behind us, failed."},
+        },
+    )
+    for group in (health, adapters, projects, executions, artifacts, connections):
+        api.include_router(group.router)
+    app.include_router(api)
+    app.router.routes.extend(attempts.routes(PREFIX))
+    return app
+
+
+def build_channel_app(services: Services) -> ASGIApp:
+    """Make the app that answers runners alone: nothing but the attempt routes."""
+    app = _bare_app(services, Access(), openapi_url=None)
+    app.router.routes.extend(attempts.routes(PREFIX))
+    return app
+
+
+def _bare_app(services: Services, access: Access, *, openapi_url: str | None) -> FastAPI:
+    app = FastAPI(
+        title="DeepForge",
+        version=deepforge.__version__,
+        openapi_url=openapi_url,
+        docs_url=None,  # they would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
+    )
+    app.state.services = services
+    app.state.access = access
+    app.state.stopping = asyncio.Event()
+    faults.install(app)
+    return app

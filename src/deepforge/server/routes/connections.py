@@ -1,0 +1,82 @@
+"""Named storages and computes: add, look, check, remove. Secrets go in and never come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, JsonValue
+
+from deepforge.connections.store import Connection
+from deepforge.plugins import Port
+from deepforge.server.auth import Caller
+from deepforge.server.body import JsonRoute
+from deepforge.server.services import InUse
+from deepforge.server.wire import Body, Page
+
+router = APIRouter(route_class=JsonRoute, prefix="/connections", tags=["connections"])
+
+
+class NewConnection(Body):
+    name: str
+    adapter: str
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of the adapter, secrets among them."""
+
+
+class ConnectionReply(BaseModel):
+    """A storage or compute under a name. A `builtin` one cannot be removed."""
+
+    name: str
+    port: Port
+    adapter: str
+    settings: dict[str, Any]
+    secrets: list[str]
+    """Names of the secrets that are set."""
+    created_at: str | None
+    builtin: bool
+
+
+class CheckRequest(Body):
+    deep: bool = False
+    """Run the whole exam of the port in a scratch place, not only a short look."""
+
+
+@router.get("/{port}", summary="List storages or computes")
+async def list_connections(port: Port, caller: Caller, use: InUse) -> Page[ConnectionReply]:
+    found = await use.connections.list(port, owner=caller.owner)
+    return Page(items=[_reply(one) for one in found])
+
+
+@router.get("/{port}/{name}", summary="Show one storage or compute")
+async def read_connection(port: Port, name: str, caller: Caller, use: InUse) -> ConnectionReply:
+    return _reply(await use.connections.get(port, name, owner=caller.owner))
+
+
+@router.post("/{port}", status_code=201, summary="Add a storage or compute")
+async def add_connection(
+    port: Port, body: NewConnection, caller: Caller, use: InUse
+) -> ConnectionReply:
+    return _reply(
+        await use.connections.add(
+            port, body.name, body.adapter, body.settings, owner=caller.owner
+        )
+    )
+
+
+@router.delete("/{port}/{name}", status_code=204, summary="Forget a storage or compute")
+async def remove_connection(port: Port, name: str, caller: Caller, use: InUse) -> None:
+    """Its secrets are forgotten too; the data and jobs in it stay where they are."""
+    await use.connections.remove(port, name, owner=caller.owner)
+
+
+def _reply(one: Connection) -> ConnectionReply:
+    return ConnectionReply(
+        name=one.name,
+        port=one.port,
+        adapter=one.adapter,
+        settings=dict(one.settings),
+        secrets=sorted(one.secret_names),
+        created_at=one.created_at or None,
+        builtin=one.revision == 0,
+    )

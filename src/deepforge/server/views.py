@@ -1,0 +1,3 @@
+"""What a single view shows besides the thing itself: an execution's artifacts, projects' names."""
+
+from __future__ import annotations
