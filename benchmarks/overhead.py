@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import (
@@ -73,12 +74,10 @@ def main(rounds: int) -> None:
         for shape, count in (("chain", CHAIN), ("fan", FAN)):
             measured = in_turn(
                 {
-                    "spawn floor": lambda shape=shape, count=count: floor(folder, shape, count),
+                    "spawn floor": partial(floor, folder, shape, count),
                     **{
-                        f"DeepForge, {start}": lambda shape=shape, start=start: ours(
-                            folder / shape, homes[start], start
-                        )
-                        for start in homes
+                        f"DeepForge, {start}": partial(ours, folder / shape, home, start)
+                        for start, home in homes.items()
                     },
                 },
                 rounds=rounds,

@@ -44,7 +44,7 @@ def test_our_own_adapters_are_found_by_entry_points() -> None:
     assert {"local", "memory", "s3"} <= {one.id for one in plugins.adapters("storage")}
     assert {"memory", "server"} <= {one.id for one in plugins.adapters("compute")}
     for port in ("storage", "compute"):
-        for one in plugins.adapters(port):  # type: ignore[arg-type]
+        for one in plugins.adapters(port):
             assert isinstance(one, plugins.AdapterInfo)
             assert one.settings_class()
             assert one.adapter_class()

@@ -14,7 +14,7 @@ import sys
 
 TYPE_CHECKING = False  # typing costs 10 ms, and a fresh interpreter pays for every operation
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO, Callable, Dict, NoReturn, Optional, Tuple, Type
+    from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple, Type
 
     Dump = Callable[[Any, BinaryIO], object]
     Load = Callable[[BinaryIO], Any]
@@ -93,7 +93,7 @@ def load(type: str, format: str, file: BinaryIO) -> Any:
         inherited = _of_class(_import_class(type))
         if inherited is not None:
             return inherited[1](file)
-        _refuse_unregistered(type)
+        raise _unregistered(type)
     raise SerializationError(
         "A value of type %s is kept in the format %r, which this version cannot read."
         % (type, format),
@@ -124,11 +124,11 @@ def _import_class(name: str) -> Type[Any]:
             continue
         if isinstance(found, type):
             return found
-    _refuse_unregistered(name)
+    raise _unregistered(name)
 
 
-def _refuse_unregistered(name: str) -> NoReturn:
-    raise SerializationError(
+def _unregistered(name: str) -> SerializationError:
+    return SerializationError(
         "A value of type %s was stored by a registered function, and none is registered here."
         % name,
         "Put deepforge.serialization.register(%s, dump, load) in serializers.py of this project."

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -32,7 +32,7 @@ def app_that_raises(error: Exception) -> FastAPI:
 
     @app.get("/broken")
     async def broken() -> Stream:
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
             yield b"first"
             raise error
 
@@ -51,8 +51,8 @@ def app_that_raises(error: Exception) -> FastAPI:
     return app
 
 
-def client(error: Exception = RuntimeError("unused")) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app_that_raises(error))
+def client(error: Exception | None = None) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app_that_raises(error or RuntimeError("unused")))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
@@ -92,7 +92,9 @@ def all_kinds(kind: type[errors.DeepForgeError]) -> set[type[errors.DeepForgeErr
 
 
 def test_every_error_of_the_tree_has_a_status() -> None:
-    codes = {one.code for one in all_kinds(errors.DeepForgeError) if one.__module__.endswith("errors")}
+    codes = {
+        one.code for one in all_kinds(errors.DeepForgeError) if one.__module__.endswith("errors")
+    }
 
     assert codes - {"error"} <= STATUS.keys()
     assert codes - {"error"} == {one.code for one in every_error()}
@@ -143,7 +145,7 @@ async def test_a_reply_that_fails_on_the_way_is_cut_and_never_looks_whole(
     error: Exception, log: io.StringIO
 ) -> None:
     async with client(error) as http:
-        with pytest.raises(Exception, match="cut|gone|already started"):
+        with pytest.raises(Exception, match=r"cut|gone|already started"):
             await http.get("/broken")
 
     assert json.loads(log.getvalue().splitlines()[0])["event"] == "reply_cut"
@@ -193,7 +195,9 @@ async def test_a_body_beyond_the_limit_is_refused_announced_or_not() -> None:
         assert response.json()["error"]["code"] == "invalid_request"
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/raise", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("POST", "/raise", 405)]
+)
 async def test_unknown_places_and_methods_answer_in_the_same_shape(
     method: str, path: str, status: int
 ) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
@@ -28,7 +28,7 @@ def app(stopping: asyncio.Event | None = None) -> Starlette:
         return PlainTextResponse("hello")
 
     async def endless(request: Request) -> Response:
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
             yield b"begun"
             assert stopping is not None
             await stopping.wait()
@@ -72,13 +72,14 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
 async def test_it_serves_within_the_block_and_not_after() -> None:
     with bind("127.0.0.1", 0) as listener:
         url = base_url(listener)
-        async with serving(app(), listener), httpx.AsyncClient() as http:
-            response = await http.get(url)
-        assert response.text == "hello"
-        assert "server" not in response.headers
+        async with httpx.AsyncClient() as http:
+            async with serving(app(), listener):
+                response = await http.get(url)
+            assert response.text == "hello"
+            assert "server" not in response.headers
 
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url)
+            with pytest.raises(httpx.TransportError):
+                await http.get(url)
 
 
 async def test_an_endless_reply_ends_when_the_server_stops() -> None:
@@ -116,20 +117,20 @@ async def test_our_address_comes_back_when_a_later_server_is_gone(tmp_path: Path
 
             other.close()
             async with asyncio.timeout(5):
-                while home.read_address() != "http://127.0.0.1:1":
+                while home.read_address() != "http://127.0.0.1:1":  # noqa: ASYNC110  a file
                     await asyncio.sleep(0.01)
 
 
 SERVER = """
 import asyncio, sys
 from starlette.applications import Starlette
-from deepforge.server.listen import base_url, bind, serving, until_signal
+from deepforge.server.listen import base_url, bind, serving, stop_signals
 
 async def main():
-    with bind("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener, stop_signals() as stop:
         async with serving(Starlette(), listener):
             print(base_url(listener), flush=True)
-            await until_signal()
+            await stop
             if "slow" in sys.argv:
                 print("stopping", flush=True)
                 await asyncio.sleep(60)
@@ -150,7 +151,8 @@ def test_a_second_signal_ends_it_at_once() -> None:
     with _server("slow") as process:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
-        assert process.stdout.readline() == "stopping\n"
+        while process.stdout.readline() != "stopping\n":
+            assert process.poll() is None
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
 

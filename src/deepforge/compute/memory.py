@@ -32,6 +32,8 @@ from deepforge.compute.port import (
 )
 from deepforge.machine import machine_space
 
+_QUEUED = JobReport("queued")
+
 _jobs: dict[Path, dict[str, MemoryJob]] = {}
 
 
@@ -47,7 +49,7 @@ class MemoryJob:
     request: JobRequest
     output: bytearray = field(default_factory=bytearray)
     """What the job has printed: `log` gives it out."""
-    report: JobReport = JobReport("queued")
+    report: JobReport = _QUEUED
     """What `poll` answers. A test may set it to whatever it wants to be seen."""
     task: asyncio.Task[None] | None = None
 
@@ -121,8 +123,11 @@ class MemoryCompute(ComputeAdapter):
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         for handle in handles:
             job = self.jobs.get(str(handle.get("key")))
-            if job is not None and job.task is not None:
-                job.task.cancel()
+            if job is None or job.task is None:
+                continue
+            if job.report.state == "queued":
+                job.report = JobReport("cancelled")  # a task that never ran cannot say it
+            job.task.cancel()
 
     async def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
         job = self.jobs.get(str(handle.get("key")))

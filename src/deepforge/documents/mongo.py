@@ -1,19 +1,11 @@
-"""Documents in MongoDB (4.4 or newer). The only file that knows pymongo.
-
-A document is kept as
-
-    {_id, revision, body: {status: "ready", plan: {json: "[…]"}}, unique: {name: "…"}, data}
-
-Numbers, texts, booleans and null of the body stand for themselves; lists and objects are JSON text,
-so whatever they hold comes back unchanged (MongoDB has its own mind about some keys, and a list
-would match each of its items in a search). `unique` holds the values of each unique group as one
-text, and is absent where a value is: a sparse index then says what the port says.
-"""
+"""Documents in MongoDB (4.4 or newer). The only file that imports pymongo."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -48,7 +40,7 @@ from deepforge.documents.checks import (
     unknown_collection,
     values_taken,
 )
-from deepforge.documents.mongo_shape import Raw, behind, from_raw, path_of, to_raw
+from deepforge.documents.mongo_shape import Raw, behind, from_raw, group_name, path_of, to_raw
 from deepforge.documents.port import Collection, Document, DocumentStore, Draft, Scalar
 from deepforge.errors import (
     AdapterBug,
@@ -82,8 +74,8 @@ class MongoStore(DocumentStore):
     Writes are acknowledged by a majority, from its journal; reads come from the primary. Opening
     raises `ConfigError` for a URI that cannot be read. No error shows the URI.
 
-    FerretDB 1 speaks the same protocol and loses updates that race (it reads, then writes): a
-    warning is logged, and no two processes may share such a database.
+    FerretDB 1 speaks the same protocol but reads and then writes, so of two updates that race both
+    succeed and one is lost. Opening logs a warning; it is good for a trial, not for work.
     """
 
     def __init__(self, uri: str, collections: Sequence[Collection]) -> None:
@@ -92,6 +84,8 @@ class MongoStore(DocumentStore):
         self._place = _place(uri)
         self._client: AsyncMongoClient[Raw] | None = None
         self._tables: dict[str, AsyncCollection[Raw]] = {}
+        self._calls = 0  # under way
+        self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._client = _client(self._uri, self._place)
@@ -104,6 +98,10 @@ class MongoStore(DocumentStore):
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        self._tables = {}
+        while self._calls:
+            self._idle.clear()
+            await self._idle.wait()
         if self._client is not None:
             await self._client.close()
 
@@ -137,7 +135,7 @@ class MongoStore(DocumentStore):
             with self._errors(once=True):
                 await table.insert_one(raw)
         except _Duplicate as error:
-            raise await self._taken(kind, id) from error.__cause__
+            raise await self._taken(kind, table, id) from error.__cause__
         return from_raw(raw)
 
     async def insert_missing(self, collection: str, drafts: Sequence[Draft]) -> int:
@@ -167,6 +165,7 @@ class MongoStore(DocumentStore):
         data: bytes | None = None,
     ) -> Document:
         kind, table = self._collection(collection)
+        check_revision(if_revision)
         raw = to_raw(kind, id, if_revision + 1, check_document(kind, id, body, data), data)
         try:
             with self._errors(once=True):
@@ -185,6 +184,7 @@ class MongoStore(DocumentStore):
             with self._errors():
                 await table.delete_one({"_id": id})
             return
+        check_revision(if_revision)
         with self._errors(once=True):
             done = await table.delete_one({"_id": id, "revision": if_revision})
         if not done.deleted_count:
@@ -220,7 +220,7 @@ class MongoStore(DocumentStore):
             _log.warning(
                 "documents_server_loses_racing_updates",
                 server=f"FerretDB {server['ferretdbVersion']}",
-                hint="use MongoDB, or let one process alone use this database",
+                hint="use MongoDB for anything but a trial",
             )
         database = client.get_default_database(
             DEFAULT_DATABASE,
@@ -229,16 +229,20 @@ class MongoStore(DocumentStore):
         )
         for kind in self._kinds.values():
             table = self._tables[kind.name] = database[kind.name]
-            indexes = _indexes(kind)
-            if indexes:
-                try:
-                    await table.create_indexes(indexes)
-                except OperationFailure as error:
-                    if not _is_duplicate(error):
-                        raise
-                    raise ConfigError(
-                        f"{kind.name} at {self._place} holds documents that a unique group forbids"
-                    ) from error
+            present = await table.index_information()
+            for index in _indexes(kind):
+                if index.document["name"] not in present:
+                    await self._create_index(table, index)
+
+    async def _create_index(self, table: AsyncCollection[Raw], index: IndexModel) -> None:
+        try:
+            await table.create_indexes([index])
+        except OperationFailure as error:
+            if not _is_duplicate(error):
+                raise
+            raise ConfigError(
+                f"{table.name} at {self._place} holds documents that a unique group forbids"
+            ) from error
 
     async def _revision(self, table: AsyncCollection[Raw], id: str) -> int | None:
         with self._errors():
@@ -253,8 +257,8 @@ class MongoStore(DocumentStore):
                 found |= {raw["_id"] async for raw in table.find(wanted, {"_id": 1})}
         return found
 
-    async def _taken(self, kind: Collection, id: str) -> AlreadyExists:
-        if await self._ids(self._tables[kind.name], [id]):
+    async def _taken(self, kind: Collection, table: AsyncCollection[Raw], id: str) -> AlreadyExists:
+        if await self._ids(table, [id]):
             return id_taken(kind.name, id)
         return values_taken(kind.name, kind.unique)
 
@@ -272,10 +276,14 @@ class MongoStore(DocumentStore):
         With `once`, what is done inside is not the same when it is done twice, so a lost answer
         leaves the outcome unknown.
         """
+        self._calls += 1
         try:
             yield
         except (PyMongoError, BSONError) as error:
             raise _understood(error, self._place, once) from error
+        finally:
+            self._calls -= 1
+            self._idle.set()
 
 
 class _Duplicate(Exception):
@@ -289,10 +297,14 @@ class _Duplicate(Exception):
 
 def _client(uri: str, place: str) -> AsyncMongoClient[Raw]:
     given = uri.lower()
-    defaults = {name: ms for name, ms in _DEADLINES_MS.items() if name.lower() not in given}
+    defaults: dict[str, Any] = {  # Any: pymongo's own parameters have other types
+        name: ms for name, ms in _DEADLINES_MS.items() if name.lower() not in given
+    }
     try:
-        return AsyncMongoClient(uri, appname="deepforge", **defaults)
-    except (ConfigurationError, InvalidName, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return AsyncMongoClient(uri, appname="deepforge", **defaults)
+    except (ConfigurationError, InvalidName, ValueError, Warning):
         # what pymongo says quotes pieces of the URI, and so perhaps of the password
         raise ConfigError(
             f"the address of the MongoDB at {place} cannot be read",
@@ -310,12 +322,12 @@ def _place(uri: str) -> str:
 def _indexes(kind: Collection) -> list[IndexModel]:
     made = []
     for fields in kind.unique:
-        name = "_".join(fields)
-        path = [(f"unique.{name}", ASCENDING)]
-        made.append(IndexModel(path, name=f"unique_{name}", unique=True, sparse=True))
+        path = [(f"unique.{group_name(fields)}", ASCENDING)]
+        name = f"unique_{group_name(fields)}"
+        made.append(IndexModel(path, name=name, unique=True, sparse=True))
     for fields in dict.fromkeys(kind.unique + kind.indexes):
         path = [(path_of(field), ASCENDING) for field in (*fields, "id")]
-        made.append(IndexModel(path, name=f"by_{'_'.join(fields)}"))
+        made.append(IndexModel(path, name=f"by_{group_name(fields)}"))
     return made
 
 

@@ -1,16 +1,30 @@
-"""How documents and searches look in MongoDB. Pure functions."""
+"""How documents and searches look in MongoDB. Pure functions.
+
+A document is kept as
+
+    {_id, revision, body: {status: "ready", plan: {json: "[…]"}}, unique: {name: "…"}, data}
+
+Numbers, texts, booleans and null of the body stand for themselves. Lists and objects are JSON text,
+so whatever they hold comes back unchanged: MongoDB has its own mind about some keys, and in a
+search a list would match each of its items. `unique` holds the values of each unique group as one
+text, and is absent where a value is: a sparse index then says what the port says.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from deepforge.documents.port import Collection, Document, Scalar
 
 Raw = dict[str, Any]  # a document or a query as pymongo takes and gives it
 
+_TYPES = ("null", "number", "string", "bool")  # in the order of the port, which is MongoDB's too
+
 
 def to_raw(kind: Collection, id: str, revision: int, text: str, data: bytes | None) -> Raw:
+    """`text` is the body as JSON."""
     body = json.loads(text)
     raw: Raw = {
         "_id": id,
@@ -21,7 +35,7 @@ def to_raw(kind: Collection, id: str, revision: int, text: str, data: bytes | No
         },
     }
     unique = {
-        "_".join(fields): _json([_plain_number(body[field]) for field in fields])
+        group_name(fields): _json([_plain_number(body[field]) for field in fields])
         for fields in kind.unique
         if all(body.get(field) is not None for field in fields)
     }
@@ -33,22 +47,19 @@ def to_raw(kind: Collection, id: str, revision: int, text: str, data: bytes | No
 
 
 def from_raw(raw: Raw) -> Document:
-    body = {}
+    body: dict[str, Any] = {}
     for key, value in raw["body"].items():
         if isinstance(value, dict):
             body[key] = json.loads(value["json"])
+        elif isinstance(value, int) and not isinstance(value, bool):
+            body[key] = int(value)  # BSON has a class of its own for long ones
         else:
-            body[key] = int(value) if isinstance(value, _Long) else value
+            body[key] = value
     return Document(raw["_id"], int(raw["revision"]), body, raw.get("data"))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _plain_number(value: Scalar) -> Scalar:
-    """Spell 1.0 as 1, since the port holds them equal."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def group_name(fields: Sequence[str]) -> str:
+    return "-".join(fields)
 
 
 def path_of(field: str) -> str:
@@ -79,3 +90,12 @@ def _type(value: Scalar) -> str:
     if isinstance(value, bool):
         return "bool"
     return "string" if isinstance(value, str) else "number"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain_number(value: Scalar) -> Scalar:
+    """Spell 1.0 as 1, since the port holds them equal."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

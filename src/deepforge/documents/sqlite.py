@@ -138,7 +138,7 @@ class SqliteStore(DocumentStore):
         try:
             return await self._write(work)
         except sqlite3.IntegrityError as error:
-            raise _taken(kind, None, error) from error
+            raise values_taken(kind.name, kind.unique) from error
 
     async def replace(
         self,
@@ -328,9 +328,11 @@ def _document(row: Sequence[Any]) -> Document:
     return Document(id, revision, json.loads(body), data[0] if data else None)
 
 
-def _taken(kind: Collection, id: str | None, error: sqlite3.IntegrityError) -> AlreadyExists:
-    groups = [fields for fields in kind.unique if unique_index(kind.name, fields) in str(error)]
-    return values_taken(kind.name, groups) if groups else id_taken(kind.name, id)
+def _taken(kind: Collection, id: str, error: sqlite3.IntegrityError) -> AlreadyExists:
+    for fields in kind.unique:
+        if f"'{unique_index(kind.name, fields)}'" in str(error):
+            return values_taken(kind.name, [fields])
+    return id_taken(kind.name, id)
 
 
 def _understood(error: sqlite3.Error, path: Path) -> DeepForgeError:

@@ -97,7 +97,7 @@ def schema(collection: Collection) -> list[tuple[str, str]]:
         keys = ", ".join(_key(field) for field in fields)
         made.append((name, f'create unique index if not exists "{name}" on "{table}" ({keys})'))
     for fields in collection.indexes:
-        name = f"{table}__by_{'_'.join(fields)}"
+        name = f"{table}__by_{'-'.join(fields)}"
         keys = ", ".join(_key(field) for field in (*fields, "id"))
         made.append((name, f'create index if not exists "{name}" on "{table}" ({keys})'))
     return made
@@ -105,4 +105,4 @@ def schema(collection: Collection) -> list[tuple[str, str]]:
 
 def unique_index(table: str, fields: Sequence[str]) -> str:
     """The name of the index of a unique group; SQLite says it when a write breaks the rule."""
-    return f"{table}__unique_{'_'.join(fields)}"
+    return f"{table}__unique_{'-'.join(fields)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,13 +150,13 @@ class Attempts:
 
     async def read_object(
         self, key: str, token: str, name: str, *, start: int = 0
-    ) -> tuple[int, AsyncIterator[bytes]]:
+    ) -> tuple[int, AsyncGenerator[bytes, None]]:
         """The size of an input (or the code) and its bytes from `start`, passed on as they come."""
         found = await self._open(key, token)
         place = await self._place(found, name, "GET")
         storage = await self._opener.storage(place.storage, owner=found.execution.owner)
         info = await storage.stat(place.key)
-        return info.size_bytes, storage.read(place.key, start=start)
+        return info.size_bytes, storage.get_range(place.key, start=start)
 
     async def write_object(
         self,

@@ -36,23 +36,20 @@ class ChosenArtifact:
     value: StoredValue
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What a launch decided. Parameters have Python literal text, or an artifact, or None."""
-
-    values: Mapping[str, str]
-    artifacts: Mapping[str, ChosenArtifact | None]
-    compute: str
-    computes: Mapping[str, str]
-    """Node or class to compute; everything else goes to `compute`."""
-
-
-def plan(graph: Graph, choices: Choices) -> tuple[PlannedJob, ...]:
+def plan(
+    graph: Graph,
+    artifacts: Mapping[str, ChosenArtifact],
+    *,
+    compute: str,
+    computes: Mapping[str, str],
+) -> tuple[PlannedJob, ...]:
     """One job for each node, in an order in which they can run.
 
-    Raises `InvalidRequest` when `choices.computes` names neither a node nor a class.
+    In `graph` what was chosen at launch is filled in; `artifacts` are those of its input
+    parameters. `computes` maps nodes or classes to computes, everything else goes to `compute`.
+    Raises `InvalidRequest` when `computes` names neither a node nor a class.
     """
-    _check_names(graph, choices)
+    _check_names(graph, computes)
     ids: dict[str, str] = {}
     for node in graph.nodes:
         ids[node.name] = slug(node.name, taken=ids.values())
@@ -67,13 +64,11 @@ def plan(graph: Graph, choices: Choices) -> tuple[PlannedJob, ...]:
             module=node.operation.module,
             operation=node.operation.name,
             file=node.operation.file,
-            arguments=tuple(
-                _argument(name, value, choices) for name, value in node.arguments.items()
-            ),
-            inputs=_inputs(node, ids, choices),
+            arguments=tuple(_argument(name, value) for name, value in node.arguments.items()),
+            inputs=_inputs(node, ids, artifacts),
             outputs=tuple(node.outputs),
             publishes=tuple(publishes.get(node.name, ())),
-            compute=_compute(node, choices),
+            compute=computes.get(node.name) or computes.get(node.operation.name) or compute,
             needs=_needs(node),
         )
         for index, node in enumerate(graph.nodes)
@@ -103,26 +98,26 @@ def jobs_again(execution: str, earlier: list[Job]) -> list[Job]:
     ]
 
 
-def _argument(name: str, value: Value, choices: Choices) -> PlannedArgument:
+def _argument(name: str, value: Value) -> PlannedArgument:
     if isinstance(value, ResourceCall):
         return PlannedArgument(
             name,
             resource_module=value.module,
             resource_name=value.function,
-            arguments={key: _literal(one, choices) for key, one in value.arguments.items()},
+            arguments={key: _literal(one) for key, one in value.arguments.items()},
         )
-    return PlannedArgument(name, _literal(value, choices))
+    return PlannedArgument(name, _literal(value))
 
 
-def _literal(value: Value, choices: Choices) -> str:
-    if isinstance(value, LiteralText):
-        return value.text
-    if isinstance(value, ResourceCall):
-        raise AssertionError("a resource takes literals and parameters only")
-    return choices.values[value.name]
+def _literal(value: Value) -> str:
+    if not isinstance(value, LiteralText):
+        raise AssertionError("every parameter has its value when a graph is planned")
+    return value.text
 
 
-def _inputs(node: Node, ids: Mapping[str, str], choices: Choices) -> tuple[PlannedInput, ...]:
+def _inputs(
+    node: Node, ids: Mapping[str, str], artifacts: Mapping[str, ChosenArtifact]
+) -> tuple[PlannedInput, ...]:
     planned = []
     for one in node.inputs:
         source = one.source
@@ -131,23 +126,13 @@ def _inputs(node: Node, ids: Mapping[str, str], choices: Choices) -> tuple[Plann
                 PlannedInput(one.port, one.position, job=ids[source.node], output=source.output)
             )
         elif isinstance(source, ParameterInput):
-            chosen = choices.artifacts.get(source.name)
-            if chosen is None:
-                planned.append(PlannedInput(one.port, one.position))
-            else:
-                planned.append(
-                    PlannedInput(one.port, one.position, artifact=chosen.id, value=chosen.value)
-                )
+            chosen = artifacts[source.name]
+            planned.append(
+                PlannedInput(one.port, one.position, artifact=chosen.id, value=chosen.value)
+            )
         elif isinstance(source, Nothing):
             planned.append(PlannedInput(one.port, one.position))
     return tuple(planned)
-
-
-def _compute(node: Node, choices: Choices) -> str:
-    for name in (node.name, node.operation.name):
-        if name in choices.computes:
-            return choices.computes[name]
-    return choices.compute
 
 
 def _needs(node: Node) -> Needs:
@@ -155,9 +140,9 @@ def _needs(node: Node) -> Needs:
     return Needs(asked.cpus, asked.memory_bytes, asked.gpus, asked.walltime_s)
 
 
-def _check_names(graph: Graph, choices: Choices) -> None:
+def _check_names(graph: Graph, computes: Mapping[str, str]) -> None:
     known = {name for node in graph.nodes for name in (node.name, node.operation.name)}
-    for name in choices.computes:
+    for name in computes:
         if name not in known:
             raise InvalidRequest(
                 f"pipeline {graph.name!r} has no operation {name!r} to choose a compute for",

@@ -25,7 +25,7 @@ from deepforge.execution.model import (
     StartRequest,
     StoredValue,
 )
-from deepforge.execution.plan import Choices, ChosenArtifact, first_jobs, jobs_again, plan
+from deepforge.execution.plan import ChosenArtifact, first_jobs, jobs_again, plan
 from deepforge.execution.store import ExecutionStore
 from deepforge.ids import new_id, utc_now
 from deepforge.pipelines.choose import Chosen, choose
@@ -85,16 +85,14 @@ class Executions:
         compute = request.compute or text.defaults.compute or "server"
         artifacts = await self._chosen_artifacts(chosen, project.id, request.owner)
         planned = plan(
-            graph,
-            Choices(
-                values=chosen.values,
-                artifacts={
-                    name: None if one is None else ChosenArtifact(one.id, _value(one))
-                    for name, one in artifacts.items()
-                },
-                compute=compute,
-                computes=request.computes,
-            ),
+            chosen.graph,
+            {
+                name: ChosenArtifact(one.id, _value(one))
+                for name, one in artifacts.items()
+                if one is not None
+            },
+            compute=compute,
+            computes=request.computes,
         )
         execution = Execution(
             id=new_id(),
@@ -220,7 +218,9 @@ class Executions:
             data = b""
             if start < end:
                 key = f"{job.folder(number)}/{protocol.LOG_FILE}"
-                data = b"".join([chunk async for chunk in storage.read(key, start=start, end=end)])
+                data = b"".join(
+                    [chunk async for chunk in storage.get_range(key, start=start, end=end)]
+                )
             return LogPart(number, data, start, ended=start + len(data) >= tried.log_bytes)
         data = live or b""
         over = tried.ended_at is not None or job.state.is_final

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any  # any value a Python literal can have
 
-from deepforge.pipelines.literal import read_literal, spell
+from deepforge.pipelines.literal import read_literal
 
 _ANYTHING = ast.Constant(value=...)
 _SIMPLE: dict[str, tuple[type, ...]] = {
@@ -58,7 +58,7 @@ def fits(value: Any, annotation: str) -> bool:
 def from_text(text: str, annotation: str | None) -> Any:
     """Turn what somebody typed into a value of the type; without one it stays text.
 
-    Raises `ValueError` with the reason if it cannot be.
+    Raises `ValueError` if it cannot be.
     """
     if annotation is None:
         return text
@@ -67,17 +67,15 @@ def from_text(text: str, annotation: str | None) -> Any:
 
 def from_json(value: Any, annotation: str | None) -> Any:
     """Turn a JSON value that is not a string into the type: lists into tuples, text keys into
-    integers, `1` into `1.0`. Raises `ValueError` with the reason if it cannot be."""
+    integers, `1` into `1.0`. Raises `ValueError` if it cannot be."""
     return _finished(annotation or "object", lambda kind: _checked(value, kind, loose=True))
 
 
 def _finished(annotation: str, make: Callable[[ast.expr], Any]) -> Any:
     try:
-        value = make(_read(annotation))
+        return make(_read(annotation))
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"it is not {annotation}") from None
-    spell(value)  # refuses NaN and infinity
-    return value
 
 
 @lru_cache(maxsize=1024)
@@ -160,7 +158,7 @@ def _simple(value: Any, name: str, *, loose: bool) -> Any:
     if isinstance(value, bool) != (name == "bool"):
         raise ValueError  # True is an int to Python, and a mistake to everybody else
     if isinstance(value, _SIMPLE[name]):
-        return float(value) if loose and name == "float" else value
+        return float(str(value)) if loose and name == "float" else value
     if loose and name == "int" and isinstance(value, float) and value.is_integer():
         return int(value)  # JSON does not tell 3 from 3.0
     raise ValueError
@@ -242,7 +240,9 @@ def _inside(kind: ast.expr) -> ast.expr | None:
 def _arguments(kind: ast.expr) -> list[ast.expr]:
     if not isinstance(kind, ast.Subscript):
         return []
-    return kind.slice.elts if isinstance(kind.slice, ast.Tuple) and kind.slice.elts else [kind.slice]
+    return (
+        kind.slice.elts if isinstance(kind.slice, ast.Tuple) and kind.slice.elts else [kind.slice]
+    )
 
 
 def _options(kind: ast.expr) -> list[Any]:
@@ -280,5 +280,3 @@ def _must(condition: bool, value: Any) -> Any:
     if not condition:
         raise ValueError
     return value
-
-

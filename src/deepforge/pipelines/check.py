@@ -55,8 +55,9 @@ class _Check:
         self._draft = draft
         self._project = project
         self._findings = findings
+        self._defaults = {one.name: one.default for one in draft.parameters}
         self._roles: dict[str, tuple[Role, int]] = {}
-        self._identities: dict[str, int] = {}
+        self._identities: dict[str, tuple[int, bool]] = {}
         self._unnamed: dict[str, int] = {}
         self._size = 0
 
@@ -92,9 +93,7 @@ class _Check:
             wires=self._wires(step.inputs, operation),
         )
 
-    def _attributes(
-        self, given: Arguments, operation: OperationInterface
-    ) -> dict[str, Value]:
+    def _attributes(self, given: Arguments, operation: OperationInterface) -> dict[str, Value]:
         known = {one.name: one for one in operation.attributes}
         slots = [_Slot(one.name, one.required, one.keyword_only) for one in known.values()]
         bound = self._bind(given, slots, operation.name, "attribute")
@@ -113,7 +112,7 @@ class _Check:
             return argument
         if isinstance(argument, NameUse):
             self._use(argument, "attribute")
-            default = self._default(argument.name)
+            default = self._defaults[argument.name]
             if default not in (None, "None"):
                 self._match_type(default, wanted, owner, argument.line)
             return ParameterValue(argument.name)
@@ -162,7 +161,7 @@ class _Check:
         pipeline = self._project.pipeline(step.callee, self._findings)
         if pipeline is None:
             return None
-        self._grow(pipeline.size, step.line)
+        self._grow(max(1, pipeline.size), step.line)  # an empty one costs time too
         self._match_targets(step, pipeline.name, pipeline.returns)
         known = {one.name: one for one in pipeline.parameters}
         slots = [_Slot(one.name, one.default is None) for one in known.values()]
@@ -296,20 +295,18 @@ class _Check:
             self._match_type(one.default, one, self._draft.name, line)
         return Parameter(one.name, role, one.annotation, one.default, line)
 
-    def _default(self, name: str) -> str | None:
-        return next((one.default for one in self._draft.parameters if one.name == name), None)
-
     def _identity(self, step: Step, name: str) -> str:
         """Name a call after its first target other than `_`, else after what it calls."""
         identity = next((one for one in step.targets if one != "_"), None)
+        bound = identity is not None
         if identity is None:
             number = self._unnamed[name] = self._unnamed.get(name, 0) + 1
             identity = name if number == 1 else f"{name}_{number}"
-        first = self._identities.setdefault(identity, step.line)
-        if first != step.line:
+        line, other_bound = self._identities.setdefault(identity, (step.line, bound))
+        if bound != other_bound:  # two targets of one name are complained about as such
             self._findings.add(
                 step.line,
-                f"two steps are called `{identity}`; the other is on line {first}",
+                f"two steps are called `{identity}`; the other is on line {line}",
                 "bind an output of one of them to another name",
             )
         return identity

@@ -7,9 +7,9 @@ before they are used. Whether a call fits what it calls is `check.py`'s question
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
 
 from deepforge.pipelines.finding import Findings
 from deepforge.pipelines.signature import Attribute, attributes_of
@@ -60,6 +60,7 @@ class Draft:
     docstring: str
     parameters: tuple[Attribute, ...] = ()
     parameter_lines: dict[str, int] = field(default_factory=dict)
+    imports: tuple[Callee, ...] = ()
     steps: tuple[Step, ...] = ()
     returns: tuple[NameUse, ...] = ()
 
@@ -86,13 +87,17 @@ def _import(node: ast.Import | ast.ImportFrom, names: Names, findings: Findings)
     if isinstance(node, ast.Import):
         for alias in node.names:
             bound = alias.asname or alias.name.partition(".")[0]
-            names.bind(bound, "outside", node.lineno, Callee("outside", alias.name, "", node.lineno))
+            names.bind(
+                bound, "outside", node.lineno, Callee("outside", alias.name, "", node.lineno)
+            )
         return
     module = node.module or ""
     if node.level or any(alias.name == "*" for alias in node.names):
         kind = "a relative import" if node.level else "`import *`"
         findings.add(
-            node.lineno, f"{kind} hides what is imported", "e.g. `from operations.train import Train`"
+            node.lineno,
+            f"{kind} hides what is imported",
+            "e.g. `from operations.train import Train`",
         )
         for alias in node.names:
             names.bind(alias.asname or alias.name, "broken", node.lineno)
@@ -148,7 +153,9 @@ def _only_function(
         findings.add(function.lineno, f"`{function.name}` is `async`", "write a plain `def`")
         return None
     for decorator in function.decorator_list:
-        findings.add(decorator.lineno, "a decorator on a pipeline", "a pipeline is a plain function")
+        findings.add(
+            decorator.lineno, "a decorator on a pipeline", "a pipeline is a plain function"
+        )
     return function
 
 
@@ -163,8 +170,8 @@ class _Body:
         self._returns: tuple[NameUse, ...] = ()
 
     def read(self, function: ast.FunctionDef, source: Source) -> Draft:
+        self._names.claim(function)
         lines = self._parameters(function)
-        self._names.later = _targets_of(function)
         body = function.body[1:] if _is_docstring(function.body[0]) else function.body
         for place, statement in enumerate(body):
             if isinstance(statement, ast.Return):
@@ -181,6 +188,7 @@ class _Body:
             docstring=ast.get_docstring(function) or ast.get_docstring(source.tree) or "",
             parameters=attributes_of(function.args),
             parameter_lines=lines,
+            imports=self._names.imports(),
             steps=tuple(self._steps),
             returns=self._returns,
         )
@@ -206,7 +214,9 @@ class _Body:
         known = {one.name: one for one in attributes_of(arguments)}
         for name, line in lines.items():
             if known[name].default is None and not known[name].required:
-                self._add(line, f"the default of `{name}` is not a literal", "e.g. 64, 'adam', None")
+                self._add(
+                    line, f"the default of `{name}` is not a literal", "e.g. 64, 'adam', None"
+                )
         return lines
 
     def _statement(self, node: ast.stmt) -> None:
@@ -254,13 +264,16 @@ class _Body:
             names.append(part.id)
         if isinstance(target, ast.Tuple) and len(names) < 2:
             self._add(
-                node.lineno, "a target tuple of fewer than two names", "one output is bound as `a = ...`"
+                node.lineno,
+                "a target tuple of fewer than two names",
+                "one output is bound as `a = ...`",
             )
             return None
-        twice = [name for name in names if name != "_" and names.count(name) > 1]
-        if twice:
-            self._add(node.lineno, f"`{twice[0]}` is bound twice", "every name is bound once")
-            return None
+        counts = Counter(name for name in names if name != "_")
+        for name, count in counts.items():
+            if count > 1:
+                self._add(node.lineno, f"`{name}` is bound twice", "every name is bound once")
+                return None
         return tuple(names)
 
     def _step(self, call: ast.Call, targets: tuple[str, ...]) -> bool:
@@ -312,10 +325,13 @@ class _Body:
             return
         parts = value.elts if isinstance(value, ast.Tuple) else [value]
         uses: list[NameUse] = []
+        seen: set[str] = set()
         for part in parts:
             if not isinstance(part, ast.Name):
                 what = described(part)
-                self._add(part.lineno, f"`return` gives {what}", "return names: `return model, score`")
+                self._add(
+                    part.lineno, f"`return` gives {what}", "return names: `return model, score`"
+                )
                 continue
             use = self._names.use(part)
             if use is None:
@@ -326,23 +342,15 @@ class _Body:
                     f"`return` gives the parameter `{part.id}`",
                     "a pipeline returns what its operations make",
                 )
-            elif any(use.name == one.name for one in uses):
+            elif use.name in seen:
                 self._add(part.lineno, f"two outputs of one name: `{part.id}`", "return it once")
             else:
                 uses.append(use)
+                seen.add(use.name)
         self._returns = tuple(uses)
 
     def _add(self, line: int, message: str, hint: str | None = None) -> None:
         self._findings.add(line, message, hint)
-
-
-def _targets_of(function: ast.FunctionDef) -> dict[str, int]:
-    """Return the line of each name that the function will bind."""
-    lines: dict[str, int] = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            lines.setdefault(node.id, node.lineno)
-    return lines
 
 
 def _is_docstring(node: ast.stmt) -> bool:

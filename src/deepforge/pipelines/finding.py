@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 from deepforge.errors import InvalidProject
 
 MOST_FINDINGS = 200
-"""More than these of one project are counted, not carried."""
+"""A file that has as many is not read on; an error carries no more of them."""
+
+_MOST_NAMES = 20
+_MOST_SUGGESTED = 1000
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Finding:
         return f"{self.file}:{self.line}: {self.message}"
 
 
+class TooManyFindings(Exception):
+    """Raised by `Findings.add` to stop the reading of a file, caught by whoever began it."""
+
+
 class Findings:
     """Collects the findings of one file while it is read."""
 
@@ -33,7 +40,9 @@ class Findings:
         self._found: dict[Finding, None] = {}
 
     def add(self, line: int, message: str, hint: str | None = None) -> None:
-        """Note a finding. The same one twice is one."""
+        """Note a finding. The same one twice is one. Raises `TooManyFindings` at the limit."""
+        if len(self._found) >= MOST_FINDINGS:
+            raise TooManyFindings
         self._found[Finding(self.file, line, message, hint)] = None
 
     def all(self) -> tuple[Finding, ...]:
@@ -60,10 +69,12 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def suggest(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str | None:
     """Return `did you mean ...?` for a name close to a known one, else the other hint."""
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+    candidates = sorted(known)[:_MOST_SUGGESTED]  # the comparison is slow
+    close = difflib.get_close_matches(name, candidates, n=1)
     return f"did you mean `{close[0]}`?" if close else otherwise
 
 
 def listed(names: Iterable[str]) -> str:
     """Spell names for a sentence: `` `a`, `b` ``."""
-    return ", ".join(f"`{name}`" for name in names)
+    spelled = [f"`{name}`" for name in names]
+    return ", ".join(spelled[:_MOST_NAMES]) + (", …" if len(spelled) > _MOST_NAMES else "")

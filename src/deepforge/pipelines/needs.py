@@ -1,20 +1,20 @@
 """What an operation says it needs: the inline metadata block of PEP 723 at the top of its file.
 
-    # /// script
-    # dependencies = ["scikit-learn>=1.6"]
-    # [tool.deepforge.resources]
-    # cpus = 4
-    # memory = "16 GiB"
-    # gpus = 1
-    # time = "2h 30min"
-    # ///
+# /// script
+# dependencies = ["scikit-learn>=1.6"]
+# [tool.deepforge.resources]
+# cpus = 4
+# memory = "16 GiB"
+# gpus = 1
+# time = "2h 30min"
+# ///
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any  # any TOML value
 
 from deepforge.compute.port import Resources
@@ -35,7 +35,7 @@ class Requirements:
     """Packages to be installed, and the resources to ask the compute for (None: its default)."""
 
     dependencies: tuple[str, ...] = ()
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
 
 
 def read_requirements(source: Source, findings: Findings) -> Requirements:
@@ -61,7 +61,7 @@ def memory_bytes(text: str) -> int:
         raise ValueError
     number, prefix, binary, unit = match.groups()
     base = 1000 if unit and not binary else 1024
-    size = round(float(number) * base ** " kmgtp".index(prefix.lower() or " "))
+    size = round(float(number) * float(base) ** " kmgtp".index(prefix.lower() or " "))
     if size <= 0:
         raise ValueError
     return size

@@ -18,7 +18,7 @@ of one value is that value None.
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deepforge.pipelines.finding import Findings, listed
 from deepforge.pipelines.needs import Requirements, read_requirements
@@ -32,6 +32,7 @@ from deepforge.pipelines.signature import (
 )
 from deepforge.pipelines.source import Source
 
+_MOST_BASES = 100
 _HARMLESS_BASES = ("object", "ABC", "Generic", "Protocol")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -61,7 +62,7 @@ class OperationInterface:
     inputs: tuple[Port, ...]
     variadic: str | None
     outputs: tuple[str, ...]
-    requirements: Requirements = Requirements()
+    requirements: Requirements = field(default_factory=Requirements)
 
     @property
     def single_value(self) -> bool:
@@ -129,7 +130,7 @@ def _lineage(
     lineage: dict[str, ast.ClassDef] = {}
     outside: list[str] = []
     waiting = [node]
-    while waiting:
+    while waiting and len(lineage) < _MOST_BASES:
         one = waiting.pop(0)
         if one.name in lineage:
             continue
@@ -189,9 +190,7 @@ def _method_attributes(method: _Function, findings: Findings) -> tuple[Attribute
     return attributes_of(method.args, skip=1)
 
 
-def _inputs(
-    execute: _Function, findings: Findings
-) -> tuple[tuple[Port, ...], str | None] | None:
+def _inputs(execute: _Function, findings: Findings) -> tuple[tuple[Port, ...], str | None] | None:
     decorators = list(decorator_names(execute))
     if isinstance(execute, ast.AsyncFunctionDef) or "property" in decorators:
         kind = "a property" if "property" in decorators else "`async`"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 
 from deepforge.pipelines.finding import Findings, listed
@@ -74,8 +76,8 @@ def _agree(alternatives: list[tuple[int, _Values]], findings: Findings) -> bool:
     first_line, first = filled[0]
     fine = True
     for line, values in alternatives:
-        names = [one.id for one in values if isinstance(one, ast.Name)]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = Counter(one.id for one in values if isinstance(one, ast.Name))
+        twice = [name for name, count in names.items() if count > 1]
         if any(isinstance(one, ast.Starred) for one in values):
             findings.add(line, "a starred value hides how many outputs there are", "write them out")
         elif twice:
@@ -83,7 +85,8 @@ def _agree(alternatives: list[tuple[int, _Values]], findings: Findings) -> bool:
         elif len(values) != len(first) and (values or len(first) > 1):
             findings.add(
                 line,
-                f"`execute` returns {len(values)} values here and {len(first)} on line {first_line}",
+                f"`execute` returns {_counted(values)} here and {_counted(first)} "
+                f"on line {first_line}",
                 "return equally many everywhere, None for what is not there",
             )
         else:
@@ -92,17 +95,26 @@ def _agree(alternatives: list[tuple[int, _Values]], findings: Findings) -> bool:
     return fine
 
 
+def _counted(values: _Values) -> str:
+    return {0: "nothing", 1: "1 value"}.get(len(values), f"{len(values)} values")
+
+
 def _named(alternatives: list[_Values]) -> list[str]:
     names: list[str] = []
+    taken: set[str] = set()
     for values in zip(*alternatives, strict=True):
         spelled = (_name(value) for value in values)
-        names.append(next((name for name in spelled if name and name not in names), ""))
-    number = 0
-    for place, name in enumerate(names):
-        while not name or names.count(name) > 1:
-            name = names[place] = "result" if number == 0 else f"result_{number}"
-            number += 1
-    return names
+        name = next((name for name in spelled if name and name not in taken), "")
+        names.append(name)
+        taken.add(name)
+    free = (name for name in _unnamed() if name not in taken)
+    return [name or next(free) for name in names]
+
+
+def _unnamed() -> Iterator[str]:
+    yield "result"
+    for number in itertools.count(1):
+        yield f"result_{number}"
 
 
 def _name(value: ast.expr) -> str:

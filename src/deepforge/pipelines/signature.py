@@ -141,7 +141,9 @@ def _field(name: str, statement: ast.AnnAssign, keyword_only: bool) -> Attribute
 
 def _dataclass_decorators(node: ast.ClassDef) -> list[ast.expr]:
     names = decorator_names(node)
-    return [one for one, name in zip(node.decorator_list, names, strict=True) if name == "dataclass"]
+    return [
+        one for one, name in zip(node.decorator_list, names, strict=True) if name == "dataclass"
+    ]
 
 
 def _keyword(node: ast.expr, name: str, *, otherwise: object = None) -> object:

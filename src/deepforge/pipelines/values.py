@@ -120,8 +120,8 @@ class Names:
         self._kinds: dict[str, Kind] = {}
         self._lines: dict[str, int] = {}
         self._callees: dict[str, Callee] = {}
-        self.later: dict[str, int] = {}
-        """The names that the function binds somewhere, and where first."""
+        self._function: ast.FunctionDef | None = None
+        self._later: dict[str, int] | None = None
 
     def bind(self, name: str, kind: Kind, line: int, callee: Callee | None = None) -> None:
         if name in self._kinds:
@@ -143,6 +143,16 @@ class Names:
                 self._kinds.setdefault(one.id, "broken")
                 self._lines.setdefault(one.id, one.lineno)
 
+    def claim(self, function: ast.FunctionDef) -> None:
+        """Say which function is read. Its targets may hide its name, imports may not."""
+        self._function = function
+        if function.name in self._kinds:
+            self.bind(function.name, "broken", function.lineno)
+
+    def imports(self) -> tuple[Callee, ...]:
+        """Return what is imported from the project's operations, pipelines and resources."""
+        return tuple(one for one in self._callees.values() if one.kind != "outside")
+
     def use(self, node: ast.Name) -> NameUse | None:
         """Resolve a parameter or an output. None: it is neither, and a finding says so."""
         name, line = node.id, node.lineno
@@ -152,9 +162,7 @@ class Names:
         if kind is None:
             self._unknown(name, line)
         elif kind == "resource":
-            self._findings.add(
-                line, f"the resource `{name}` is not called", f"call it: `{name}()`"
-            )
+            self._findings.add(line, f"the resource `{name}` is not called", f"call it: `{name}()`")
         elif kind != "broken":
             self._findings.add(
                 line,
@@ -195,12 +203,19 @@ class Names:
         return None
 
     def _unknown(self, name: str, line: int) -> None:
-        if name == "_":
+        if self._later is None:
+            self._later = _bound_in(self._function)
+        later = self._later.get(name)
+        if self._function is not None and name == self._function.name and later is None:
+            self._findings.add(
+                line, f"the pipeline `{name}` calls itself", "a pipeline cannot be part of itself"
+            )
+        elif name == "_":
             self._findings.add(line, "`_` is not kept", "give the output a name")
-        elif name in self.later:
+        elif later is not None:
             self._findings.add(
                 line,
-                f"`{name}` is used before it is made, on line {self.later[name]}",
+                f"`{name}` is used before it is made, on line {later}",
                 "a pipeline has no cycles: put the statement that makes it first",
             )
         elif hasattr(builtins, name):
@@ -300,3 +315,12 @@ class ArgumentReader:
             )
             return Broken()
         return ResourceUse(callee, self._arguments(node, "resource"), node.lineno)
+
+
+def _bound_in(function: ast.FunctionDef | None) -> dict[str, int]:
+    """Return the names that a function binds, and on which line first."""
+    lines: dict[str, int] = {}
+    for node in ast.walk(function) if function is not None else ():
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            lines.setdefault(node.id, node.lineno)
+    return lines

@@ -60,9 +60,13 @@ def read_folder(folder: Path) -> dict[str, FileEntry]:
     `InvalidRequest` for a link that leads elsewhere, a name that is not allowed, a file above 50 MiB,
     or more than 200 MiB or 20,000 files.
     """
-    if not folder.exists():
-        raise NotFound(f"there is no folder {folder}")
-    if not folder.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"there is no folder {folder}") from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    if not is_folder:
         raise InvalidRequest(f"{folder} is not a folder", hint="name the folder of a project")
     files: dict[str, FileEntry] = {}
     size_bytes = 0
@@ -100,14 +104,14 @@ def _walk(top: Path) -> Iterator[tuple[str, Path]]:
             if one.name == ".gitignore" and one.is_file(follow_symlinks=False):
                 rules = rules.within(prefix, _content(Path(one.path)))
         for one in found:
-            path = _text(prefix + one.name)
+            path = prefix + one.name
             is_folder = one.is_dir(follow_symlinks=False)
             if one.name.lower() == ".git" or rules.leave_out(path, is_folder=is_folder):
                 continue
             if is_folder:
-                folders.append((path + "/", rules))
+                folders.append((_text(path) + "/", rules))
             elif _is_file(top, one):
-                yield unicodedata.normalize("NFC", path), Path(one.path)
+                yield unicodedata.normalize("NFC", _text(path)), Path(one.path)
 
 
 def _is_file(top: Path, one: os.DirEntry[str]) -> bool:

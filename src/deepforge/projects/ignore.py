@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +30,7 @@ class IgnoreRules:
     def leave_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether to pass over an entry of the folder; what is in a folder left out is never met."""
         for folder_length, patterns in self.levels:
-            name = path[folder_length:].encode()
+            name = os.fsencode(path[folder_length:])
             for pattern in patterns:
                 if pattern.matches(name, is_folder):
                     return pattern.is_exclude

@@ -34,7 +34,10 @@ class Cache:
         path = self._data_path(digest)
         try:
             os.utime(path)
-            if size_bytes not in (None, os.stat(path).st_size) or hash_file(path, check)[1] != digest:
+            if (
+                size_bytes not in (None, os.stat(path).st_size)
+                or hash_file(path, check)[1] != digest
+            ):
                 os.remove(path)
                 return None
         except OSError:
@@ -64,7 +67,7 @@ class Cache:
         for used_at, size_bytes, path in sorted(files):
             age = now - used_at
             part = path.endswith(".part")
-            if (age > FORGOTTEN_S if part else total > self.limit_bytes and age > FRESH_S):
+            if age > FORGOTTEN_S if part else total > self.limit_bytes and age > FRESH_S:
                 remove(path)
                 total -= size_bytes
         for used_at, _, path in _listing(os.path.join(self.folder, "code")):

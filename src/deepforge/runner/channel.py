@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from deepforge.runner.failures import AttemptOver, failed
+from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed
 from deepforge.runner.protocol import (
     PROTOCOL,
     Channel,
@@ -17,13 +17,12 @@ from deepforge.runner.protocol import (
     read_grant,
     read_job,
 )
-from deepforge.runner.watch import Watch, growing_pauses
+from deepforge.runner.watch import growing_pauses, pause
 from deepforge.runner.wire import Client, WireError
 
 START_PATIENCE_S = 60.0  # a server that restarts needs seconds
 CALL_PATIENCE_S = 60.0
 LONGEST_ANSWER = 64 * 1024 * 1024
-TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 class NotReached(Exception):
@@ -63,13 +62,10 @@ class Whereabouts:
 class Line:
     """One thread's way of calling. Raises `AttemptOver`, `NotReached`, `JobFailed`."""
 
-    def __init__(
-        self, channel: Channel, client: Client, whereabouts: Whereabouts, watch: Watch
-    ) -> None:
+    def __init__(self, channel: Channel, whereabouts: Whereabouts, client: Client) -> None:
         self._channel = channel
         self._client = client
         self._whereabouts = whereabouts
-        self._watch = watch
 
     def start(self) -> Optional[Job]:
         """Claim the attempt. None: another runner has it, or it is over; nothing must run."""
@@ -146,10 +142,10 @@ class Line:
                 raise AttemptOver(trouble)
             if status and status not in TRANSIENT_STATUS:
                 raise failed("runner", "The server refused POST %s: %s" % (path, trouble))
-            pause = next(pauses, None)
-            if pause is None:
+            wait_s = next(pauses, None)
+            if wait_s is None:
                 raise NotReached("The server was not reached at POST %s: %s" % (path, trouble))
-            self._watch.pause(pause)
+            pause(wait_s, self._client.check)
             self._whereabouts.look()
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:

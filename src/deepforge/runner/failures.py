@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import Optional
 
-from deepforge.runner.protocol import Failure
+from deepforge.runner.protocol import Failure, Grant
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 class JobFailed(Exception):
@@ -41,3 +44,37 @@ def of_disk(doing: str, error: OSError) -> JobFailed:
             hint="Free some space there, or choose another storage or compute.",
         )
     return failed("transfer", "%s: %s." % (doing, error), hint="Look at the path and its rights.")
+
+
+def of_status(doing: str, status: int, body: bytes, grant: Grant) -> JobFailed:
+    """What a storage means that refuses a grant for good."""
+    said = " ".join(body[:300].decode("utf-8", "replace").split())
+    if status == 507 or b"QuotaExceeded" in body or b"InsufficientStorage" in body:
+        return failed(
+            "storage_full",
+            "%s: the storage has no room left (it answered %d %s)." % (doing, status, said),
+            hint="Free some space in the storage, or choose another one.",
+        )
+    if status in (400, 401, 403) and (is_expired(grant) or b"xpired" in body):
+        return failed(
+            "grants_expired",
+            "%s: the permission to do so had expired (%s)." % (doing, grant.expires_at),
+            transient=True,
+            hint="It runs again with new grants. A compute that reaches the server renews its own.",
+        )
+    hint = None
+    if status == 404:
+        hint = "The object is not in the storage any more. Run again the job that made it."
+    elif status in (401, 403):
+        hint = "Check the keys and rights of this storage connection, and the clocks of both sides."
+    elif status == 413:
+        hint = "The object is too large for one request to this storage."
+    return failed("transfer", "%s: the storage answered %d %s." % (doing, status, said), hint=hint)
+
+
+def is_expired(grant: Grant) -> bool:
+    """Whether the grant has ended, as far as the clock of this machine can tell."""
+    if not grant.expires_at:
+        return False
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    return grant.expires_at[:19] <= now

@@ -46,6 +46,8 @@ class Watch:
 
     def cancel(self) -> None:
         """Cancel from any thread: as if TERM had come, so that the main thread wakes up."""
+        if self.cancelled:
+            return
         self.cancelled = True
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -55,16 +57,6 @@ class Watch:
             raise Cancelled()
         if self.tick is not None:
             self.tick()
-
-    def pause(self, seconds: float) -> None:
-        """Sleep, but not through a cancel."""
-        end = time.monotonic() + seconds
-        while True:
-            self.check()
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, 0.2))
 
     def drain(self) -> None:
         """Empty the wake-up pipe."""
@@ -83,6 +75,17 @@ class Watch:
 
 def _on_child(number: int, frame: Optional[FrameType]) -> None:
     """Nothing to do: the signal wakes the loop through the wake-up pipe."""
+
+
+def pause(seconds: float, check: Callable[[], None]) -> None:
+    """Sleep, unless `check` raises."""
+    end = time.monotonic() + seconds
+    while True:
+        check()
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(left, 0.2))
 
 
 def growing_pauses(total_s: float, first_s: float = 0.1, longest_s: float = 8.0) -> Iterator[float]:

@@ -108,11 +108,19 @@ class Client:
         locate: Callable[[str], str] = lambda url: url,
         silence_s: float = SILENCE_S,
     ) -> None:
-        self._check = check
+        self.check = check
         self._proxied = proxied
         self._locate = locate
         self._silence_s = silence_s
         self._connections: Dict[Address, _Connection] = {}
+        self._block: Optional[memoryview] = None
+
+    @property
+    def block(self) -> memoryview:
+        """A buffer to receive into, the same every time: fresh memory is slow."""
+        if self._block is None:
+            self._block = memoryview(bytearray(BLOCK))
+        return self._block
 
     def send(
         self,
@@ -137,7 +145,7 @@ class Client:
                 pass  # the server had closed it while it lay idle: once more, on a fresh one
         if connection is not None:
             connection.close()
-        connection = _Connection(address, self._check, self._silence_s, self._proxied)
+        connection = _Connection(address, self.check, self._silence_s, self._proxied)
         self._connections[address] = connection
         try:
             return connection.exchange(head, body)
@@ -395,7 +403,9 @@ def _head(
             raise WireError("a header with a line break: %r" % name, transient=False)
         lines.append("%s: %s" % (name, value))
     if body is not None:
-        lines.append("Content-Length: %d" % (len(body) if isinstance(body, bytes) else size_bytes or 0))
+        lines.append(
+            "Content-Length: %d" % (len(body) if isinstance(body, bytes) else size_bytes or 0)
+        )
     lines.append("Accept-Encoding: identity\r\n\r\n")
     return "\r\n".join(lines).encode("latin-1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 import deepforge
@@ -17,6 +18,7 @@ from deepforge.server.routes import (
     connections,
     executions,
     health,
+    pipelines,
     projects,
 )
 from deepforge.server.services import Services
@@ -24,7 +26,12 @@ from deepforge.server.wire import ErrorReply
 
 PREFIX = "/api/v1"
 
-_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+}
 
 
 def build_app(services: Services, access: Access | None = None) -> FastAPI:
@@ -40,8 +47,17 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
             "5XX": {"model": ErrorReply, "description": "We, or a service behind us, failed."},
         },
     )
-    for group in (health, adapters, projects, executions, artifacts, connections):
-        api.include_router(group.router)
+    for router in (
+        health.router,
+        adapters.router,
+        projects.router,
+        pipelines.router,
+        executions.router,
+        artifacts.router,
+        artifacts.uploads,
+        connections.router,
+    ):
+        api.include_router(router)
     app.include_router(api)
     app.router.routes.extend(attempts.routes(PREFIX))
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -16,35 +16,37 @@ from starlette.types import Message, Send
 
 from deepforge.errors import InvalidRequest
 
-
 BYTES = "application/octet-stream"
 
 
 class Stream(StreamingResponse):
     """A streamed reply that closes its source at once when the reply ends, however it ends."""
 
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str = BYTES,
+    ) -> None:
+        super().__init__(chunks, status_code, headers, media_type)
+        self._chunks = chunks
+
     async def stream_response(self, send: Send) -> None:
-        source = self.body_iterator
-        if not hasattr(source, "aclose"):
-            await super().stream_response(send)
-            return
-        async with aclosing(source):
+        async with aclosing(self._chunks):
             await super().stream_response(send)
 
 
-async def begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def begun(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Fetch the first chunk and return all of them: what fails at once fails before the reply."""
     first = await anext(chunks, b"")
 
-    async def whole() -> AsyncIterator[bytes]:
-        try:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks):
             yield first
             async for chunk in chunks:
                 yield chunk
-        finally:
-            closing = getattr(chunks, "aclose", None)
-            if closing is not None:
-                await closing()
 
     return whole()
 
@@ -91,7 +93,7 @@ def range_start(request: Request) -> int:
 
 
 def ranged_stream(
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncGenerator[bytes, None],
     start: int,
     size_bytes: int,
     headers: Mapping[str, str] | None = None,

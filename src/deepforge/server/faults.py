@@ -95,7 +95,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     answers: dict[int, DeepForgeError] = {
         401: AuthError(f"{where} needs an access token"),
         403: Forbidden(f"{where} is not allowed"),
-        404: NotFound(f"there is nothing at {where}", hint="the API is described at /api/v1/openapi.json"),
+        404: NotFound(
+            f"there is nothing at {where}", hint="the API is described at /api/v1/openapi.json"
+        ),
         405: InvalidRequest(f"{where} is not something the API has", part="method"),
         413: InvalidRequest(f"the body of {where} is too large", part="body"),
     }

@@ -1,12 +1,12 @@
 """The home folder: everything that DeepForge keeps on this machine.
 
-    deepforge.db        the embedded database, unless DEEPFORGE_DATABASE names another
-    secret.key          what encrypts the secrets of connections (0600)
-    token               what callers from elsewhere present (0600)
-    address             base URL of a server that answers for this home, while there is one
-    storage/            objects of the storage `local`
-    computes/<name>/    what computes on this machine keep
-    logs/
+deepforge.db        the embedded database, unless DEEPFORGE_DATABASE names another
+secret.key          what encrypts the secrets of connections (0600)
+token               what callers from elsewhere present (0600)
+address             base URL of a server that answers for this home, while there is one
+storage/            objects of the storage `local`
+computes/<name>/    what computes on this machine keep
+logs/
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises `ConfigError` if the host is not ours or the port is taken.
     """
     try:
+        if not 0 <= port <= 65535:
+            raise OverflowError("a port is a number from 0 to 65535")
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -110,13 +112,16 @@ async def answering(home: Home, url: str, *, every_s: float = 5.0) -> AsyncItera
         home.remove_address(url)
 
 
-async def until_signal() -> signal.Signals:
-    """Return at the first SIGINT or SIGTERM. The second ends this process at once.
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Future[signal.Signals]]:
+    """Give what is done at the first SIGINT or SIGTERM. The second ends this process at once.
 
-    Ending at once is safe: what was acknowledged is stored, and jobs go on without us.
+    Ending at once is safe: what was acknowledged is stored, and jobs go on without us. Enter it
+    before anybody is told that the server is there.
     """
     loop = asyncio.get_running_loop()
     first: asyncio.Future[signal.Signals] = loop.create_future()
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def caught(number: signal.Signals) -> None:
         if first.done():
@@ -124,9 +129,13 @@ async def until_signal() -> signal.Signals:
         _log.info("server_stopping", signal=number.name)
         first.set_result(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         loop.add_signal_handler(number, caught, number)
-    return await first
+    try:
+        yield first
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 class _Server(uvicorn.Server):
@@ -156,7 +165,7 @@ class _Server(uvicorn.Server):
         await self._stop.wait()
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 async def follow(
     use: Services, execution: str, owner: str, *, logs: bool, stopping: asyncio.Event
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Give the event stream of an execution, until it has ended or `stopping` is set.
 
     Without `end` as its last event the stream was cut and can be asked for again. Raises `NotFound`.

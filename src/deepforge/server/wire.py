@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
@@ -15,6 +15,7 @@ from deepforge.execution import model
 from deepforge.projects.model import Artifact as KeptArtifact
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 STATUS = {
     "config_error": 422,
@@ -52,6 +53,17 @@ class Page(BaseModel, Generic[T]):
 
     items: list[T]
     next: str | None = None
+
+
+def page(
+    found: Sequence[V], limit: int, reply: Callable[[V], T], cursor: Callable[[V], str]
+) -> Page[T]:
+    """Make a page of the first `limit` of what was found with one more than that."""
+    shown = found[:limit]
+    return Page(
+        items=[reply(one) for one in shown],
+        next=cursor(shown[-1]) if len(found) > limit else None,
+    )
 
 
 class ErrorInfo(BaseModel):

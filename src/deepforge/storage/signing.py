@@ -59,7 +59,9 @@ class Place:
         parts = urlsplit(self.endpoint_url)
         host = parts.netloc.rpartition("@")[2].lower()
         own_port = {"https": ":443", "http": ":80"}[parts.scheme]
-        host = host.removesuffix(own_port)  # clients leave it out of the Host header, which is signed
+        host = host.removesuffix(
+            own_port
+        )  # clients leave it out of the Host header, which is signed
         return parts.scheme, host if self.path_style else f"{self.bucket}.{host}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -32,7 +33,7 @@ from deepforge.compute.port import (
     JobRequest,
     Refusal,
 )
-from deepforge.compute.server.folder import Folder, JobFolder, write_json
+from deepforge.compute.server.folder import Folder, JobFolder
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
@@ -323,7 +324,7 @@ def _stage(
                 if "/" in name:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            write_json(job.request, record)
+            job.request.write_text(json.dumps(record))
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise

@@ -12,13 +12,21 @@ import signal
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from deepforge.compute.server import processes
-from deepforge.compute.server.folder import EndedBy, Folder, JobFolder, read_json, write_json
-from deepforge.compute.server.launch import Runner, Start, fork_job
+from deepforge.compute.server.folder import (
+    NOBODY,
+    EndedBy,
+    Folder,
+    JobFolder,
+    Process,
+    read_json,
+    write_json,
+)
+from deepforge.compute.server.launch import FirstProcess, Runner, Start
 
 _LOOK_EVERY_S = 0.1
 _CLEAR_EVERY_S = 0.01
@@ -36,20 +44,16 @@ class _Job:
     folder: JobFolder
     request: dict[str, Any]
     state: Literal["queued", "running", "clearing", "ended"] = "queued"
-    pid: int | None = None
-    started: int | None = None
-    """Start time of the first process, where it is not our own child."""
+    child: int | None = None
+    """The pid of its first process, where that is our own child."""
+    process: Process | None = None
+    """Its first process, where an earlier supervisor started it."""
     ended_by: EndedBy | None = None
     walltime_at: float = math.inf
     kill_at: float = math.inf
     cleared_by: float = math.inf
     code: int | None = None
     report: Report = _MISSING
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether its first process is our child, so that `waitpid` tells its end."""
-        return self.pid is not None and self.started is None
 
 
 class Jobs:
@@ -60,10 +64,10 @@ class Jobs:
         self._folder = folder
         self._slots = slots
         self._runner = runner
-        self._environment = dict(os.environ)
         self._jobs: dict[str, _Job] = {}
         self._queue: list[_Job] = []
         self._busy: dict[str, _Job] = {}
+        self._spare: FirstProcess | None = None
         self._retry_at = 0.0
         self._memory_kills = processes.out_of_memory_kills()
 
@@ -78,8 +82,7 @@ class Jobs:
         if key in self._jobs:
             return {"known": True}
         staged = self._folder.staging / str(message["staging"])
-        folder = self._folder.job(key)
-        staged.rename(folder.root)
+        staged.rename(self._folder.job(key).root)
         job = self._read(key)
         if job is None:
             return {"error": "invalid_request", "message": f"the record of {key} is damaged"}
@@ -87,8 +90,7 @@ class Jobs:
         return {"known": False}
 
     def poll(self, message: dict[str, Any]) -> dict[str, Any]:
-        reports = [_report(self._jobs.get(key)) for key in message["keys"]]
-        return {"reports": reports}
+        return {"reports": [_report(self._jobs.get(key)) for key in message["keys"]]}
 
     def cancel(self, message: dict[str, Any]) -> dict[str, Any]:
         for key in message["keys"]:
@@ -102,19 +104,20 @@ class Jobs:
         job = self._jobs.get(message["key"])
         if job is None or job.state != "ended":
             return {}
-        job.folder.root.rename(self._folder.trash / f"{job.key}-{time.time_ns()}")
+        with suppress(FileNotFoundError):
+            self._throw_away(job.folder)
         del self._jobs[job.key]
         return {}
 
     def recover(self) -> None:
         """Find the jobs that earlier supervisors left."""
-        for folder in sorted(self._folder.jobs.iterdir()):
-            job = self._read(folder.name)
+        for root in sorted(self._folder.jobs.iterdir()):
+            job = self._read(root.name)
             if job is None:  # written by a machine that lost power
-                folder.rename(self._folder.trash / f"{folder.name}-{time.time_ns()}")
-                continue
-            job.ended_by = job.folder.read_ended_by()
-            self._find_again(job)
+                self._throw_away(JobFolder(root))
+            else:
+                job.ended_by = job.folder.read_ended_by()
+                self._find_again(job)
         self._queue.sort(key=lambda job: (job.request["submitted_ns"], job.key))
 
     def step(self) -> None:
@@ -126,6 +129,19 @@ class Jobs:
         self._start_queued()
         self.next_step_at = self._due_at()
 
+    def prepare(self) -> None:
+        """Fork the first process of the next job, when there is nothing better to do."""
+        if self._spare is None:
+            try:
+                self._spare = FirstProcess(self._runner)
+            except OSError:
+                traceback.print_exc()  # it is tried again when a job needs it
+
+    def leave(self) -> None:
+        """Let the waiting process go. Jobs go on."""
+        if self._spare is not None:
+            self._spare.dismiss()
+
     def _due_at(self) -> float:
         """When time alone makes something due."""
         now = time.monotonic()
@@ -133,10 +149,10 @@ class Jobs:
         for job in self._busy.values():
             if job.state == "clearing":
                 due.append(now + _CLEAR_EVERY_S)
-            elif job.is_ours:
-                due += [job.kill_at, job.walltime_at]
-            else:
+            elif job.child is None:
                 due.append(now + _LOOK_EVERY_S)
+            else:
+                due += [job.kill_at, job.walltime_at]
         return min(due)
 
     def _read(self, key: str) -> _Job | None:
@@ -144,14 +160,16 @@ class Jobs:
         request = read_json(folder.request)
         if request is None:
             return None
-        job = _Job(key, folder, request)
-        self._jobs[key] = job
+        job = self._jobs[key] = _Job(key, folder, request)
         return job
+
+    def _throw_away(self, folder: JobFolder) -> None:
+        folder.root.rename(self._folder.trash / f"{folder.root.name}-{time.time_ns()}")
 
     # -- starting --------------------------------------------------------------------------
 
     def _start_queued(self) -> None:
-        if time.monotonic() < self._retry_at:
+        if not self._queue or time.monotonic() < self._retry_at:
             return
         free = self._slots - sum(not job.request["urgent"] for job in self._busy.values())
         for job in list(self._queue):
@@ -162,16 +180,15 @@ class Jobs:
 
     def _start(self, job: _Job) -> None:
         request = job.request
-        command = list(request["command"])
         start = Start(
-            command=command,
-            environment={**self._environment, **request["environment"]},
-            runner=self._runner if request["is_runner"] else None,
-            arguments=command[2:],
+            folder=str(job.folder.root),
+            command=request["command"],
+            environment=request["environment"],
+            is_runner=request["is_runner"],
         )
         try:
-            job.pid = fork_job(job.folder, start)
-        except OSError:  # no more processes, no room: later may work
+            job.child = self._handed_over(start)
+        except OSError:  # no more processes: later may work
             traceback.print_exc()
             self._later(job)
             return
@@ -180,48 +197,57 @@ class Jobs:
             job.walltime_at = time.monotonic() + request["walltime_s"]
         self._busy[job.key] = job
 
-    def _later(self, job: _Job) -> None:
-        job.pid = None
-        self._retry_at = time.monotonic() + _TRY_AGAIN_AFTER_S
-        self._enqueue(job, first=True)
+    def _handed_over(self, start: Start) -> int:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            try:
+                spare.start(start)
+                return spare.pid
+            except OSError:  # something killed it while it waited
+                pass
+        fresh = FirstProcess(self._runner)
+        fresh.start(start)
+        return fresh.pid
 
-    def _enqueue(self, job: _Job, *, first: bool = False) -> None:
+    def _later(self, job: _Job) -> None:
+        self._retry_at = time.monotonic() + _TRY_AGAIN_AFTER_S
+        job.state, job.child, job.kill_at = "queued", None, math.inf
+        self._queue.insert(0, job)
         if job.ended_by is not None:
-            job.state, job.report = "ended", _CANCELLED
-            return
-        job.state = "queued"
-        self._queue.insert(0 if first else len(self._queue), job)
+            self._end(job, job.ended_by)
 
     # -- finding again ---------------------------------------------------------------------
 
     def _find_again(self, job: _Job) -> None:
         """Judge from the files alone what became of a job."""
-        if not job.folder.process.exists():
-            self._enqueue(job)
-            return
-        process = read_json(job.folder.process)
-        if process is None:
-            if _size(job.folder.process) == 0 and not job.folder.is_locked():
-                self._enqueue(job)  # claimed, and the fork never came to run anything
-                return
-            job.state = "running"  # between its fork and its record: look again soon
-            self._busy[job.key] = job
-            return
-        job.pid, job.started = int(process["pid"]), int(process["started"])
-        same_machine_run = process["boot"] == processes.boot_id()
-        if same_machine_run and processes.is_alive(job.pid, job.started):
-            job.state = "running"
-            if job.request["walltime_s"] is not None:
-                left_s = process["at"] + job.request["walltime_s"] - time.time()
-                job.walltime_at = time.monotonic() + max(0.0, left_s)
-            self._busy[job.key] = job
+        record = job.folder.read_process()
+        if record is None:
+            job.state = "queued"
+            self._queue.append(job)
             if job.ended_by is not None:
                 self._end(job, job.ended_by)
             return
-        if same_machine_run:
-            pid, started = job.pid, job.started
-            processes.end(lambda: processes.session_members(pid, started))
+        job.process, since = record
+        if job.process == NOBODY:
+            job.state, job.report = "ended", _CANCELLED
+            return
+        job.state = "running"
+        self._busy[job.key] = job
+        if job.request["walltime_s"] is not None:
+            left_s = since + job.request["walltime_s"] - time.time()
+            job.walltime_at = time.monotonic() + max(0.0, left_s)
+        if self._is_still_there(job, job.process) and job.ended_by is not None:
+            self._end(job, job.ended_by)
+
+    def _is_still_there(self, job: _Job, process: Process) -> bool:
+        """Whether a first process that is not our child still runs. If not, the job has ended."""
+        this_boot = process.boot == processes.boot_id()
+        if this_boot and processes.is_alive(process.pid, process.started):
+            return True
+        if this_boot:
+            processes.end(lambda: processes.session_members(process.pid, process.started))
         self._ended(job)
+        return False
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -229,53 +255,52 @@ class Jobs:
         """Ask a job to end; what is left of it after its grace is killed."""
         if job.kill_at < math.inf:
             return
+        if job.state == "queued":
+            self._queue.remove(job)
+            if job.folder.claim(NOBODY):
+                job.state, job.report = "ended", _CANCELLED
+            else:  # the last act of a supervisor before us was to start it
+                self._find_again(job)
+        if job.state != "running":
+            return
         if job.ended_by is None:
             job.ended_by = by
             try:
                 job.folder.ended_by.write_text(by)
             except OSError:
                 traceback.print_exc()  # a full disk must not keep a job alive
-        if job.state == "queued":
-            self._queue.remove(job)
-            job.state, job.report = "ended", _CANCELLED
-            return
         job.kill_at = time.monotonic() + job.request["grace_s"]
-        if job.pid is not None:
-            processes.send_group(job.pid, signal.SIGTERM)
+        self._signal(job)
+
+    def _signal(self, job: _Job) -> None:
+        pid = job.child or (job.process.pid if job.process else None)
+        if pid is not None:
+            processes.send(pid, signal.SIGTERM)
 
     def _look_after(self, job: _Job) -> None:
         """Watch over one running job: its limits, and its end where we are not its parent."""
         if job.state != "running":
             return
-        now = time.monotonic()
-        if not job.is_ours and not self._is_still_there(job):
+        if job.process is not None and not self._is_still_there(job, job.process):
             return
+        now = time.monotonic()
         if now >= job.walltime_at:
             job.walltime_at = math.inf
             self._end(job, "walltime")
-        if now >= job.kill_at and job.pid is not None:
+        if now >= job.kill_at:
             job.kill_at = now + _TRY_AGAIN_AFTER_S
-            self._kill(job.pid)
+            self._kill(job)
 
-    def _is_still_there(self, job: _Job) -> bool:
-        if job.pid is None:
-            self._busy.pop(job.key)
-            self._find_again(job)
-            return False
-        if processes.is_alive(job.pid, job.started or 0):
-            return True
-        pid, started = job.pid, job.started or 0
-        processes.end(lambda: processes.session_members(pid, started))
-        self._ended(job)
-        return False
-
-    def _kill(self, pid: int) -> None:
+    def _kill(self, job: _Job) -> None:
+        pid = job.child or (job.process.pid if job.process else None)
+        if pid is None:
+            return
         processes.end(lambda: processes.tree([pid]))
         if not processes.LINUX:
             processes.send_group(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        ours = {job.pid: job for job in self._busy.values() if job.is_ours}
+        ours = {job.child: job for job in self._busy.values() if job.child is not None}
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -283,6 +308,9 @@ class Jobs:
                 return
             if pid == 0:
                 return
+            if self._spare is not None and pid == self._spare.pid:
+                self._spare.dismiss()
+                self._spare = None
             job = ours.get(pid)
             if job is None:
                 continue  # an orphan that we adopted
@@ -297,32 +325,43 @@ class Jobs:
 
         A child of ours that is no job's first process was orphaned by one that is gone.
         """
-        clearing = [job for job in self._busy.values() if job.state == "clearing"]
-        strays = processes.children() - {
-            job.pid for job in self._busy.values() if job.is_ours and job.state == "running"
-        }  # fmt: skip
+        known = {job.child for job in self._busy.values() if job.state == "running"}
+        if self._spare is not None:
+            known.add(self._spare.pid)
+        strays = processes.children() - known
         if strays:
             processes.end(lambda: processes.tree(strays))
         now = time.monotonic()
-        for job in clearing:
+        for job in [one for one in self._busy.values() if one.state == "clearing"]:
             if not strays or now >= job.cleared_by:
                 self._ended(job)
 
     def _ended(self, job: _Job) -> None:
         """Write down how a job ended, once, and free its place."""
         self._busy.pop(job.key, None)
-        found = read_json(job.folder.exit)
-        if found is None and job.is_ours and _size(job.folder.process) == 0:
-            self._later(job)  # it could not even write who it is: nothing was started
+        if job.child is not None and not self._was_started_by(job):
             return
+        found = read_json(job.folder.exit)
         if found is None:
             found = self._judge(job)
             try:
                 write_json(job.folder.exit, found)
             except OSError:
                 traceback.print_exc()  # the next supervisor judges again
-        job.state, job.pid = "ended", None
+        job.state, job.child, job.process = "ended", None, None
         job.report = _final(found, job.ended_by)
+
+    def _was_started_by(self, job: _Job) -> bool:
+        """Whether our child ran the job. If not, put it where it belongs."""
+        record = job.folder.read_process() if job.folder.root.exists() else (NOBODY, 0.0)
+        if record is None:  # it could not even say who it is: nothing was started
+            self._later(job)
+            return False
+        if record[0].pid in (job.child, NOBODY.pid):
+            return True
+        job.child = None  # a child of a supervisor before us was quicker
+        self._find_again(job)
+        return False
 
     def _judge(self, job: _Job) -> dict[str, Any]:
         """What to write for a first process that could not do it itself."""
@@ -336,13 +375,6 @@ class Jobs:
             if grown:
                 return {"code": job.code, "reason": "out_of_memory"}
         return {"code": job.code}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 def _report(job: _Job | None) -> Report:

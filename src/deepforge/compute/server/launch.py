@@ -1,79 +1,92 @@
 """From a fork to an exit code: what happens in the processes of one job.
 
-The supervisor forks the job's *first process*. It settles (session, folder, log, environment),
-writes who it is, runs the job, ends every descendant, and writes the exit code as its last act.
-A command that is our runner runs right in it, without `exec`; any other command runs in a child.
+The supervisor forks a job's *first process* before there is a job (a fork takes longer than all the
+rest), and hands the job over through a pipe. The first process claims the job by writing who it is,
+runs it, ends every descendant, and writes the exit code as its last act. A command that is our
+runner runs right in it, without `exec`; any other command runs in a child.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from deepforge.compute.server import processes
-from deepforge.compute.server.folder import JobFolder, write_json
+from deepforge.compute.server.folder import JobFolder, Process, write_json
 
 Runner = Callable[[list[str]], int]
 
 RUNNER_FILE = "runner.pyz"
 
+_HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_MOST_OPEN_FILES = 65536
 _CLEAR_WITHIN_S = 5.0
 _COULD_NOT_START = 127  # as shells say it
+_PIPE = 3
 
 
 @dataclass(frozen=True)
 class Start:
-    """What to start: `arguments` for the runner within this process, or else a `command`."""
+    """What to start in which job folder; `environment` is added to the supervisor's clean one.
 
+    With `is_runner`, the words of the command from the third on are arguments of our runner.
+    """
+
+    folder: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    runner: Runner | None = None
-    arguments: Sequence[str] = ()
+    is_runner: bool
 
 
-def fork_job(folder: JobFolder, start: Start) -> int:
-    """Start a job and return the pid of its first process. Called by the supervisor alone.
+class FirstProcess:
+    """A forked process that waits for its job. It ends by itself when the supervisor is gone."""
 
-    `process.json` is claimed first, so that whatever happens from here on, nobody starts the job
-    twice. Raises `OSError` when nothing was started; the claim is gone then.
-    """
-    claim = os.open(folder.process, os.O_WRONLY | os.O_CREAT, 0o600)
-    fcntl.flock(claim, fcntl.LOCK_EX)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _first_process(claim, folder, start)
-    except OSError:
-        folder.process.unlink(missing_ok=True)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        os.close(claim)
-    return pid
+    def __init__(self, runner: Runner | None) -> None:
+        """Fork. Raises `OSError` when the system has no room for one more process."""
+        read_end, write_end = os.pipe()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _first_process(read_end, runner)
+        except OSError:
+            os.close(write_end)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(read_end)
+        self._pipe = write_end
+
+    def start(self, start: Start) -> None:
+        """Hand over its job. Raises `OSError` when it is gone; then nothing was started."""
+        try:
+            rest = memoryview(json.dumps(asdict(start)).encode())
+            while rest:
+                rest = rest[os.write(self._pipe, rest) :]
+        finally:
+            os.close(self._pipe)
+
+    def dismiss(self) -> None:
+        """Let it go without a job."""
+        os.close(self._pipe)
 
 
-def _first_process(claim: int, folder: JobFolder, start: Start) -> NoReturn:
+def _first_process(pipe: int, runner: Runner | None) -> NoReturn:
     """Everything between the fork and the end. Nothing gets past it, so no frame above runs on."""
     code = _COULD_NOT_START
     try:
-        _settle(claim, folder, start.environment)
-        if start.runner is None:
-            code = _watch(start.command, start.environment)
-        else:
-            code = _run(start.runner, start.arguments, start.environment)
-        _ignore_endings()
-        processes.end_own_children(within_s=_CLEAR_WITHIN_S)
-        write_json(folder.exit, {"code": code})
+        _settle(pipe)
+        start = _receive()
+        if start is not None and _claim(JobFolder(Path(start.folder))):
+            code = _run_job(start, runner)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -81,53 +94,67 @@ def _first_process(claim: int, folder: JobFolder, start: Start) -> NoReturn:
         os._exit(code & 0xFF if code >= 0 else 128 - code)
 
 
-def _settle(claim: int, folder: JobFolder, environment: Mapping[str, str]) -> None:
+def _settle(pipe: int) -> None:
+    """Leave everything behind that belongs to the supervisor."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(pipe, _PIPE, inheritable=False)
+    os.closerange(_PIPE + 1, min(_MOST_OPEN_FILES, os.sysconf("SC_OPEN_MAX")))
+    processes.adopt_orphans()
+
+
+def _receive() -> Start | None:
+    """Wait for the job; None when the supervisor has none, or died before it said all."""
+    told = bytearray()
+    while data := os.read(_PIPE, 65536):
+        told += data
+    os.close(_PIPE)
+    try:
+        return Start(**json.loads(told))
+    except ValueError:
+        return None
+
+
+def _claim(folder: JobFolder) -> bool:
+    """Make the job ours for good, and its folder our place. False when another process was first."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.chdir(folder.work)
+    pid = os.getpid()
+    if not folder.claim(Process(pid, processes.start_time(pid) or 0, processes.boot_id())):
+        return False
+    nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.dup2(claim, 3, inheritable=False)
-    _close_from(4)
-    processes.adopt_orphans()
-    os.chdir(folder.work)
-    who = {
-        "pid": os.getpid(),
-        "started": processes.start_time(os.getpid()),
-        "boot": processes.boot_id(),
-        "at": time.time(),
-    }
-    os.write(3, json.dumps(who).encode())
-    os.close(3)  # and with it the lock
+    os.close(log)
+    os.close(nothing)
+    return True
 
 
-def _close_from(first: int) -> None:
-    """Close what the supervisor had open: its lock, its socket, its connections."""
-    try:
-        open_ones = [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208
-    except OSError:
-        open_ones = list(range(first, os.sysconf("SC_OPEN_MAX")))
-    for descriptor in open_ones:
-        if descriptor >= first:
-            with suppress(OSError):  # the listing itself
-                os.close(descriptor)
+def _run_job(start: Start, runner: Runner | None) -> int:
+    if start.is_runner and runner is not None:
+        code = _run(runner, start)
+    else:
+        code = _watch(start)
+    _ignore_endings()
+    processes.end_own_children(within_s=_CLEAR_WITHIN_S)
+    write_json(JobFolder(Path(start.folder)).exit, {"code": code})
+    return code
 
 
-def _run(runner: Runner, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def _run(runner: Runner, start: Start) -> int:
     """Run our runner in this very process, as if it were a fresh one."""
-    os.environ.clear()
-    os.environ.update(environment)
+    arguments = list(start.command[2:])
+    os.environ.update(start.environment)
     sys.argv = [RUNNER_FILE, *arguments]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return int(runner(list(arguments)))
+        return int(runner(arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
@@ -135,12 +162,22 @@ def _run(runner: Runner, arguments: Sequence[str], environment: Mapping[str, str
         return 1
 
 
-def _watch(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command in a child of this process and return its exit code, `-signal` if killed."""
-    _ignore_endings()
+def _watch(start: Start) -> int:
+    """Run a command in a child of this process and return its exit code, `-signal` if killed.
+
+    A request to end, which is SIGTERM to this process, is passed on to the whole group, once.
+    Signals are blocked until now, so one that came before there was a child is passed on too.
+    """
     pid = os.fork()
     if pid == 0:
-        _become(command, environment)
+        _become(start)
+
+    def pass_on(number: int, _frame: object) -> None:
+        _ignore_endings()
+        os.killpg(0, number)
+
+    _ignore_endings()
+    signal.signal(signal.SIGTERM, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     while True:  # orphans of the job come by here too
         ended, status = os.waitpid(-1, 0)
@@ -148,12 +185,13 @@ def _watch(command: Sequence[str], environment: Mapping[str, str]) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+def _become(start: Start) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    command = list(start.command)
     try:
-        os.execvpe(command[0], list(command), environment)
+        os.execvpe(command[0], command, {**os.environ, **start.environment})
     except (OSError, ValueError) as error:
         sys.stderr.write(f"cannot start {command[0]}: {error}\n")
         sys.stderr.flush()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LINUX = sys.platform == "linux"
@@ -40,6 +41,7 @@ def adopt_orphans() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+@cache
 def boot_id() -> str:
     """Return a text that is another one after each start of the machine ("" if unknown)."""
     try:
@@ -51,8 +53,11 @@ def boot_id() -> str:
 def look(pid: int) -> Seen | None:
     """Return what /proc says about a process; None when it has ended, zombies included."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            fields = os.read(file, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(file)
     except OSError:
         return None
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):

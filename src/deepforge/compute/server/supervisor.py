@@ -102,6 +102,7 @@ class Supervisor:
         self._selector.register(wake, selectors.EVENT_READ, None)
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self._jobs.recover()
+        processes.boot_id()  # remembered for every job
         gc.collect()
         gc.freeze()  # a forked job writes less into the pages it shares with us
         housekeeping = time.monotonic() + _HOUSEKEEPING_EVERY_S
@@ -111,7 +112,10 @@ class Supervisor:
                 housekeeping = time.monotonic() + _HOUSEKEEPING_EVERY_S
                 # somebody removed our folder, or took our place in it
                 self._leaving = _identity(self._folder.socket) != self._address
-            self._serve(wake, self._wait_s(housekeeping))
+            wait_s = self._wait_s(housekeeping)
+            if not self._serve(wake, 0.0) and wait_s > 0:
+                self._jobs.prepare()
+                self._serve(wake, wait_s)
         self._close()
 
     def _wait_s(self, housekeeping: float) -> float:
@@ -123,14 +127,17 @@ class Supervisor:
         until = [housekeeping, self._idle_since + self._idle_s, self._jobs.next_step_at]
         return 0.0 if self._leaving else max(0.0, min(until) - now)
 
-    def _serve(self, wake: int, wait_s: float) -> None:
-        for key, events in self._selector.select(wait_s):
+    def _serve(self, wake: int, wait_s: float) -> bool:
+        """Answer what there is to answer; False when there was nothing."""
+        ready = self._selector.select(wait_s)
+        for key, events in ready:
             if key.fd == wake:
                 os.read(wake, 4096)
             elif key.fileobj is self._listener:
                 self._accept()
             else:
                 self._talk(key.data, events)
+        return bool(ready)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number == signal.SIGTERM:
@@ -195,6 +202,7 @@ class Supervisor:
         connection.socket.close()
 
     def _close(self) -> None:
+        self._jobs.leave()
         if _identity(self._folder.socket) == self._address:
             self._folder.socket.unlink()
         self._listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,6 +12,7 @@ from deepforge.connections.store import Connection
 from deepforge.plugins import Port
 from deepforge.server.auth import Caller
 from deepforge.server.body import JsonRoute
+from deepforge.server.checks import check_compute, check_storage
 from deepforge.server.services import InUse
 from deepforge.server.wire import Body, Page
 
@@ -42,6 +44,20 @@ class CheckRequest(Body):
     """Run the whole exam of the port in a scratch place, not only a short look."""
 
 
+class CheckStep(BaseModel):
+    name: str
+    ok: bool
+    seconds: float
+    message: str | None
+    hint: str | None
+
+
+class CheckReply(BaseModel):
+    ok: bool
+    seconds: float
+    checks: list[CheckStep]
+
+
 @router.get("/{port}", summary="List storages or computes")
 async def list_connections(port: Port, caller: Caller, use: InUse) -> Page[ConnectionReply]:
     found = await use.connections.list(port, owner=caller.owner)
@@ -58,9 +74,7 @@ async def add_connection(
     port: Port, body: NewConnection, caller: Caller, use: InUse
 ) -> ConnectionReply:
     return _reply(
-        await use.connections.add(
-            port, body.name, body.adapter, body.settings, owner=caller.owner
-        )
+        await use.connections.add(port, body.name, body.adapter, body.settings, owner=caller.owner)
     )
 
 
@@ -68,6 +82,27 @@ async def add_connection(
 async def remove_connection(port: Port, name: str, caller: Caller, use: InUse) -> None:
     """Its secrets are forgotten too; the data and jobs in it stay where they are."""
     await use.connections.remove(port, name, owner=caller.owner)
+
+
+@router.post("/{port}/{name}/check", summary="Prove that a storage or compute works")
+async def check_connection(
+    port: Port, name: str, body: CheckRequest, caller: Caller, use: InUse
+) -> CheckReply:
+    """Whether it does is in the answer: a check that failed is no error of this request."""
+    await use.connections.get(port, name, owner=caller.owner)
+    if port == "storage":
+        checks = await check_storage(
+            lambda: use.opener.storage(name, owner=caller.owner), deep=body.deep
+        )
+    else:
+        checks = await check_compute(
+            lambda: use.opener.compute(name, owner=caller.owner), deep=body.deep
+        )
+    return CheckReply(
+        ok=all(one.ok for one in checks),
+        seconds=sum(one.seconds for one in checks),
+        checks=[CheckStep(**asdict(one)) for one in checks],
+    )
 
 
 def _reply(one: Connection) -> ConnectionReply:

@@ -21,6 +21,7 @@ from deepforge.server.wire import (
     Limit,
     Page,
     execution_summary,
+    page,
 )
 
 router = APIRouter(route_class=JsonRoute, tags=["executions"])
@@ -72,10 +73,10 @@ async def list_executions(
     after: After = None,
     limit: Limit = 100,
 ) -> Page[ExecutionSummary]:
-    found, cursor = await use.executions.list(
-        caller.owner, project=project, status=status, after=after, limit=limit
+    found = await use.executions.list(
+        caller.owner, project=project, state=status, after=after, limit=limit + 1
     )
-    return Page(items=[execution_summary(one) for one in found], next=cursor)
+    return page(found, limit, execution_summary, lambda one: one.id)
 
 
 @router.get("/executions/{execution}", summary="Show an execution with its jobs and artifacts")
@@ -95,9 +96,7 @@ async def follow_execution(
     """First `execution` with the whole view, then `job`, `log` and `execution` (without jobs) as
     things change, last `end` with the whole view. Whoever reconnects gets the whole view again."""
     await use.executions.get(execution, caller.owner)  # an unknown one is an error, not a stream
-    events = follow(
-        use, execution, caller.owner, logs=logs, stopping=request.app.state.stopping
-    )
+    events = follow(use, execution, caller.owner, logs=logs, stopping=request.app.state.stopping)
     return Stream(events, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, Field, JsonValue
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, Field
 
 from deepforge.errors import Conflict, InvalidRequest
 from deepforge.ids import utc_now
@@ -19,12 +19,14 @@ from deepforge.server.wire import (
     Body,
     Limit,
     Page,
+    page,
 )
 
 MAX_BLOBS_BYTES = 64 * 1024 * 1024
 """The largest file, or batch of files, of one request."""
 
 _COMMIT_TRIES = 10
+
 
 class ProjectRoute(JsonRoute):
     limit_bytes = 32 * 1024 * 1024  # a commit lists every file
@@ -86,11 +88,7 @@ async def list_projects(
     caller: Caller, use: InUse, after: After = None, limit: Limit = 100
 ) -> Page[ProjectReply]:
     found = await use.projects.list(caller.owner, after=after, limit=limit + 1)
-    shown = found[:limit]
-    return Page(
-        items=[_project(one) for one in shown],
-        next=shown[-1].id if len(found) > limit else None,
-    )
+    return page(found, limit, _project, lambda one: one.id)
 
 
 @router.post("", summary="Make a project, or find it if it is there already")
@@ -107,17 +105,13 @@ async def read_project(project: str, caller: Caller, use: InUse) -> ProjectReply
 
 
 @router.post("/{project}/missing", summary="Say which of these files the project does not have yet")
-async def list_missing(
-    project: str, body: BlobList, caller: Caller, use: InUse
-) -> MissingReply:
+async def list_missing(project: str, body: BlobList, caller: Caller, use: InUse) -> MissingReply:
     found = await use.projects.find(caller.owner, project)
     return MissingReply(missing=await use.history.missing(found.id, body.blobs))
 
 
 @router.put("/{project}/blobs/{sha}", status_code=204, summary="Put the content of one file")
-async def put_blob(
-    project: str, sha: Sha, request: Request, caller: Caller, use: InUse
-) -> None:
+async def put_blob(project: str, sha: Sha, request: Request, caller: Caller, use: InUse) -> None:
     """The body is the raw content; content that has another id is refused. Safe to repeat."""
     found = await use.projects.find(caller.owner, project)
     content = await read_limited(request, MAX_BLOBS_BYTES)
@@ -133,9 +127,7 @@ async def put_blobs(project: str, request: Request, caller: Caller, use: InUse) 
 
 
 @router.post("/{project}/commits", summary="Record the files of the project as its next commit")
-async def make_commit(
-    project: str, body: NewCommit, caller: Caller, use: InUse
-) -> CommittedReply:
+async def make_commit(project: str, body: NewCommit, caller: Caller, use: InUse) -> CommittedReply:
     """Nothing is recorded when the files are those of the newest commit."""
     found = await use.projects.find(caller.owner, project)
     files = {path: TreeEntry(one.blob, one.executable) for path, one in body.files.items()}
@@ -170,11 +162,7 @@ async def list_commits(
     commits = await use.history.log(found.id, start, limit=limit + 1 + (after is not None))
     if after is not None:
         commits = commits[1:]
-    shown = commits[:limit]
-    return Page(
-        items=[_commit(one) for one in shown],
-        next=shown[-1].sha if len(commits) > limit else None,
-    )
+    return page(commits, limit, _commit, lambda one: one.sha)
 
 
 async def _put(use: Services, project: Project, blobs: dict[str, bytes]) -> None:

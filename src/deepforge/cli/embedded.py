@@ -1,0 +1,116 @@
+"""The server's app within this process: opened on a thread of its own, closed with the command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TextIO
+
+import httpx
+from starlette.types import ASGIApp
+
+from deepforge.cli.asgi import AsgiTransport
+from deepforge.execution.access import Address
+from deepforge.server.app import build_app, build_channel_app
+from deepforge.server.home import Home, open_home
+from deepforge.server.listen import answering, base_url, bind, serving
+from deepforge.server.logs import configure_logging
+from deepforge.server.services import open_services
+
+_LOG_FILE = "embedded.log"
+_LONGEST_LOG_BYTES = 5 * 1024 * 1024
+
+
+@contextmanager
+def embedded_transport(*, driving: bool) -> Iterator[httpx.BaseTransport]:
+    """Open the app over the home folder for as long as the block.
+
+    With `driving`, running executions are adopted and moved on meanwhile, and runners on this machine
+    can call us. Raises what opening raises, such as `ConfigError`.
+    """
+    home = open_home()
+    with _log(home) as log:
+        configure_logging(log, level=logging.WARNING)
+        thread = _AppThread(home, driving=driving)
+        thread.start()
+        try:
+            app, loop = thread.opened()
+            yield AsgiTransport(app, loop)
+        finally:
+            thread.close()
+
+
+class _AppThread:
+    """A thread with an event loop in which the app is open between `start` and `close`."""
+
+    def __init__(self, home: Home, *, driving: bool) -> None:
+        self._home = home
+        self._driving = driving
+        self._thread = threading.Thread(target=self._run, name="embedded server", daemon=True)
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._close: asyncio.Event | None = None
+        self._app: ASGIApp | None = None
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def opened(self) -> tuple[ASGIApp, asyncio.AbstractEventLoop]:
+        """Wait until the app is open. Raises what went wrong instead."""
+        self._ready.wait()
+        if self._app is None or self._loop is None:
+            raise self._error or RuntimeError("the embedded server ended at once")
+        return self._app, self._loop
+
+    def close(self) -> None:
+        """End what the app does and wait for it. Raises what went wrong meanwhile."""
+        self._ready.wait()
+        if self._loop is not None and self._close is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._close.set)
+        self._thread.join()
+        if self._app is not None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # it belongs to whoever waits for this thread
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._close = asyncio.Event()
+        async with _open_app(self._home, driving=self._driving) as self._app:
+            self._ready.set()
+            await self._close.wait()
+
+
+@asynccontextmanager
+async def _open_app(home: Home, *, driving: bool) -> AsyncIterator[ASGIApp]:
+    if not driving:
+        async with open_services(home, drive=False, address=Address()) as services:
+            yield build_app(services)
+        return
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(bind("127.0.0.1", 0))
+        url = base_url(listener)
+        address = Address(loopback_url=url, file=str(home.address))
+        services = await stack.enter_async_context(open_services(home, drive=True, address=address))
+        await stack.enter_async_context(serving(build_channel_app(services), listener))
+        await stack.enter_async_context(answering(home, url))
+        yield build_app(services)
+
+
+@contextmanager
+def _log(home: Home) -> Iterator[TextIO]:
+    """Open the file in which the app says what an operator may want to know later."""
+    path = home.logs / _LOG_FILE
+    too_long = path.exists() and path.stat().st_size > _LONGEST_LOG_BYTES
+    with path.open("w" if too_long else "a", encoding="utf-8", buffering=1) as log:
+        yield log

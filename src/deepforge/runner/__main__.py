@@ -1,0 +1,104 @@
+"""`python3 runner.pyz job.json`: run the one job that the file names, in the folder it lies in.
+
+`main` may also be called in a process that was just forked for it; nothing happens at import.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn, Sequence
+
+from deepforge.runner.attempt import Attempt
+from deepforge.runner.channel import Line, NotReached, Whereabouts
+from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed
+from deepforge.runner.processes import become_subreaper
+from deepforge.runner.protocol import (
+    EXIT_CANCELLED,
+    EXIT_FAILED,
+    EXIT_SUCCEEDED,
+    EXIT_TRY_AGAIN,
+    JOB_FILE,
+    ProtocolError,
+    Ticket,
+    read_handed,
+)
+from deepforge.runner.watch import Watch
+from deepforge.runner.wire import Client
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job in this process and return its exit code (see `protocol`).
+
+    Must be called in the main thread. Another runner of the same attempt is not an error: nothing
+    runs and the code is that of success.
+    """
+    watch = Watch()
+    watch.trap()
+    become_subreaper()
+    try:
+        return _run(os.path.abspath(argv[0] if argv else JOB_FILE), watch)
+    except (OSError, ProtocolError, JobFailed) as error:
+        print("the job cannot be begun: %s" % error, file=sys.stderr)
+        return EXIT_FAILED
+    except NotReached as error:
+        print(error, file=sys.stderr)
+        return EXIT_TRY_AGAIN
+    except (Cancelled, AttemptOver):
+        return EXIT_CANCELLED
+    finally:
+        watch.release()
+
+
+def warm() -> None:
+    """Import and read now whatever a job may need, for a process that will fork runners."""
+    import ctypes  # noqa: F401
+    import pickle  # noqa: F401
+    import traceback  # noqa: F401
+
+    import deepforge.serialization  # noqa: F401
+    from deepforge.runner.support import runner_digest
+
+    runner_digest()
+
+
+def main_and_leave(argv: Sequence[str]) -> NoReturn:
+    """As `main`, as a whole program: threads that wait for a silent server do not hold it up."""
+    code = main(argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(path: str, watch: Watch) -> int:
+    with open(path, "rb") as file:
+        handed = read_handed(file.read())
+    channel = handed.channel
+    whereabouts = Whereabouts(channel)
+    make_client = partial(
+        Client,
+        proxied=channel.proxied if channel is not None else False,
+        locate=whereabouts.locate,
+    )
+    make_line = None if channel is None else partial(Line, channel, whereabouts)
+    if isinstance(handed, Ticket):
+        assert make_line is not None
+        client = make_client(watch.check)
+        watch.interrupts = True
+        try:
+            job = make_line(client).start()
+        finally:
+            watch.interrupts = False
+            client.close()
+        if job is None:
+            return EXIT_SUCCEEDED
+        job = job if job.channel is not None else replace(job, channel=channel)
+    else:
+        job = handed
+    return Attempt(job, os.path.dirname(path), watch, make_client, make_line).run()
+
+
+if __name__ == "__main__":
+    main_and_leave(sys.argv[1:])

@@ -1,0 +1,366 @@
+"""One attempt from its job to its `result.json`: fetch, run, store."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from deepforge.runner import support
+from deepforge.runner.cache import DEFAULT_LIMIT_BYTES, Cache
+from deepforge.runner.channel import Line, NotReached
+from deepforge.runner.code import find_code, unpack_code
+from deepforge.runner.crew import MakeClient
+from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk
+from deepforge.runner.fetch import PATIENCE_S, Fetched, Item, fetch_many
+from deepforge.runner.files import remove
+from deepforge.runner.live import Live
+from deepforge.runner.protocol import (
+    ENV_CACHE,
+    ENV_CACHE_BYTES,
+    ENV_PYTHON,
+    ENV_START,
+    EXIT_CANCELLED,
+    EXIT_FAILED,
+    EXIT_SUCCEEDED,
+    EXIT_TRY_AGAIN,
+    LOG_FILE,
+    Failure,
+    Grant,
+    Job,
+    Output,
+    Result,
+    to_json,
+)
+from deepforge.runner.spool import Spool
+from deepforge.runner.store import Upload, put_bytes, store_many
+from deepforge.runner.supervise import supervise
+from deepforge.runner.watch import Watch
+from deepforge.runner.wire import Client
+
+CANCELLED_PATIENCE_S = 10.0  # whoever cancelled is waiting
+
+MakeLine = Callable[[Client], Line]
+
+
+class Attempt:
+    """Runs one job in a folder of its own. Use it once."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: str,
+        watch: Watch,
+        make_client: MakeClient,
+        make_line: Optional[MakeLine],
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._watch = watch
+        self._make_client = make_client
+        self._make_line = make_line
+        self._live: Optional[Live] = None
+        if make_line is not None and job.channel is not None:
+            self._live = Live(make_line, make_client, watch, job.channel.heartbeat_s)
+        self._spool = Spool(
+            os.path.join(folder, LOG_FILE), job.limits.log_bytes, echo=make_line is None
+        )
+        self._cache = _cache_of_this_machine()
+        self._seconds: Dict[str, float] = {}
+        self._environment = {"platform": _platform(), "runner": support.VERSION}
+        self._from_cache = 0
+
+    def run(self) -> int:
+        """Do everything and return the exit code. Leaves `result.json` wherever that is possible."""
+        started_at = _now()
+        result = Result(attempt=self._job.attempt, status="failed", started_at=started_at)
+        patience_s = PATIENCE_S
+        try:
+            result = replace(result, status="succeeded", outputs=self._produce())
+        except Cancelled:
+            result = replace(result, status="cancelled")
+            patience_s = CANCELLED_PATIENCE_S
+        except JobFailed as error:
+            result = replace(result, failure=error.failure)
+        except AttemptOver as error:
+            print("the attempt is over: %s" % error, file=sys.stderr)
+            return self._leave(EXIT_CANCELLED)
+        except Exception as error:  # ours: it becomes a failure like any other
+            result = replace(result, failure=_our_fault(error))
+        self._watch.interrupts = False
+        self._watch.tick = None
+        if self._live is not None and self._live.over:
+            return self._leave(EXIT_CANCELLED)
+        return self._leave(self._finish(result, patience_s))
+
+    def _produce(self) -> List[Output]:
+        watch, live = self._watch, self._live
+        watch.tick = live.attend if live is not None else None
+        watch.interrupts = True
+        begun_s = time.monotonic()
+        _make_folders(self._folder)
+        code, inputs = self._fetch()
+        begun_s = self._took("fetch", begun_s)
+
+        watch.interrupts = False
+        if live is not None:
+            live.stop()  # a fork is clean only while there is one thread
+        watch.check()
+        report = self._operate(self._spec(code, inputs))
+        self._environment["python"] = report["python"]
+        if report["failure"] is not None:
+            raise JobFailed(Failure(**report["failure"]))
+        begun_s = self._took("run", begun_s)
+
+        watch.interrupts = True
+        watch.check()
+        outputs = self._store(report["outputs"])
+        watch.interrupts = False
+        self._took("store", begun_s)
+        return outputs
+
+    def _fetch(self) -> Tuple[str, Sequence[Optional[Fetched]]]:
+        job = self._job
+        code = find_code(job.code, self._cache)
+        items = []
+        if code is None:
+            items.append(Item("code", job.code.grant, job.code.size_bytes, job.code.digest))
+        for one in job.inputs:
+            if one.grant is not None:
+                items.append(Item("inputs/" + one.name, one.grant, one.size_bytes, one.digest))
+        fetched = fetch_many(
+            items,
+            os.path.join(self._folder, "inputs"),
+            cache=self._cache,
+            make_client=self._make_client,
+            renew=self._renewal,
+            watch=self._watch,
+        )
+        if code is None:
+            code = unpack_code(job.code, fetched.pop(0).path, self._folder, self._cache)
+        self._from_cache = sum(one.cached for one in fetched)
+        if self._cache is not None and any(item.grant.kind == "http" for item in items):
+            self._cache.trim()
+        waiting = iter(fetched)
+        return code, [next(waiting) if one.grant is not None else None for one in job.inputs]
+
+    def _spec(self, code: str, inputs: Sequence[Optional[Fetched]]) -> Dict[str, Any]:
+        """What `call` needs to know, as plain values that survive `repr`."""
+        job, folder = self._job, self._folder
+        return {
+            "path": os.path.join(folder, "call.txt"),
+            "report": os.path.join(folder, "report.txt"),
+            "support": "",
+            "code": code,
+            "module": job.operation.module,
+            "name": job.operation.name,
+            "file": job.operation.file,
+            "arguments": [
+                (one.name, one.literal, one.resource_module, one.resource_name, one.arguments)
+                for one in job.arguments
+            ],
+            "inputs": [
+                (one.name, one.position, found.path if found else None, one.type, one.format)
+                for one, found in zip(job.inputs, inputs)
+            ],
+            "outputs": [
+                (one.name, os.path.join(folder, "outputs", str(number)))
+                for number, one in enumerate(job.outputs)
+            ],
+        }
+
+    def _operate(self, spec: Dict[str, Any]) -> Dict[str, Any]:
+        python = None
+        if os.environ.get(ENV_START) != "fork":
+            python = os.environ.get(ENV_PYTHON) or sys.executable
+            parent = os.path.join(self._cache.folder if self._cache else self._folder, "runner")
+            spec["support"] = support.support_folder(parent)
+            with open(spec["path"], "w", encoding="utf-8") as file:
+                file.write(repr(spec))
+        live = self._live
+        return supervise(
+            spec,
+            folder=self._folder,
+            python=python,
+            spool=self._spool,
+            watch=self._watch,
+            time_s=self._job.limits.time_s,
+            tick=(lambda: live.attend(self._spool)) if live is not None else _nothing,
+        )
+
+    def _store(self, written: Sequence[Any]) -> List[Output]:
+        uploads = [
+            Upload(
+                "outputs/" + slot.name,
+                os.path.join(self._folder, "outputs", str(number)),
+                slot.grant,
+                slot.max_grant_bytes,
+                slot.part_above_bytes,
+            )
+            for number, slot in enumerate(self._job.outputs)
+        ]
+        stored = store_many(
+            uploads,
+            make_client=self._make_client,
+            make_line=self._make_line,
+            renew=self._renewal,
+            watch=self._watch,
+        )
+        return [
+            Output(name, type_name, format_name, one.size_bytes, one.digest)
+            for (name, type_name, format_name), one in zip(written, stored)
+        ]
+
+    def _finish(self, result: Result, patience_s: float) -> int:
+        """Store the log, then the result, then say so; return the exit code."""
+        if self._live is not None:
+            self._live.stop()
+        self._spool.close()
+        client = self._make_client(_nothing)
+        try:
+            try:
+                log = self._spool.summary(self._store_log(patience_s))
+                result = replace(result, log=log)
+            except JobFailed as error:
+                if result.status == "succeeded":
+                    result = replace(result, status="failed", failure=error.failure, outputs=[])
+            result = replace(
+                result,
+                ended_at=_now(),
+                seconds=self._seconds,
+                environment=self._environment,
+                inputs_from_cache=self._from_cache,
+            )
+            _complain(result)
+            put_bytes(
+                client, "result", to_json(result), self._job.result, self._renewal, patience_s
+            )
+            self._hint(client)
+        except JobFailed as error:
+            print("the result cannot be stored: %s" % error, file=sys.stderr)
+            return EXIT_TRY_AGAIN if error.failure.transient else EXIT_FAILED
+        except AttemptOver as error:
+            print("the attempt is over: %s" % error, file=sys.stderr)
+            return EXIT_CANCELLED
+        finally:
+            client.close()
+        if result.status == "cancelled":
+            return EXIT_CANCELLED
+        if result.failure is not None:
+            return EXIT_TRY_AGAIN if result.failure.transient else EXIT_FAILED
+        return EXIT_SUCCEEDED
+
+    def _store_log(self, patience_s: float) -> Optional[str]:
+        """Store what was printed, if anything was; return its digest."""
+        if not self._spool.size_bytes:
+            return None
+        (stored,) = store_many(
+            [Upload("log", self._spool.path, self._job.log)],
+            make_client=self._make_client,
+            renew=self._renewal,
+            patience_s=patience_s,
+        )
+        return stored.digest
+
+    def _hint(self, client: Client) -> None:
+        """Tell the server that the result is there. It would find it anyway, a little later."""
+        if self._make_line is not None:
+            try:
+                self._make_line(client).finished()
+            except (NotReached, JobFailed, AttemptOver) as error:
+                print("the server was not told that the job has ended: %s" % error, file=sys.stderr)
+
+    @property
+    def _renewal(self) -> Optional[Callable[[Client, str], Grant]]:
+        make_line = self._make_line
+        if make_line is None:
+            return None
+
+        def renew(client: Client, name: str) -> Grant:
+            found = make_line(client).grants([name]).get(name)
+            if found is None:
+                raise failed("runner", "The server did not grant %s again." % name)
+            return found
+
+        return renew
+
+    def _took(self, part: str, begun_s: float) -> float:
+        now_s = time.monotonic()
+        self._seconds[part] = round(now_s - begun_s, 6)
+        return now_s
+
+    def _leave(self, code: int) -> int:
+        """Stop what still goes on and give back the disk space; return the code."""
+        if self._live is not None:
+            self._live.stop()
+        for name in ("inputs", "outputs"):
+            _empty(os.path.join(self._folder, name))
+        return code
+
+
+def _make_folders(folder: str) -> None:
+    """Make the folders of an attempt; one that was begun here before leaves nothing."""
+    try:
+        os.mkdir(os.path.join(folder, "inputs"))
+    except FileExistsError:
+        import shutil
+
+        for name in ("inputs", "outputs", "work"):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        remove(os.path.join(folder, "report.txt"))
+        os.mkdir(os.path.join(folder, "inputs"))
+    os.mkdir(os.path.join(folder, "outputs"))
+
+
+def _empty(folder: str) -> None:
+    try:
+        for name in os.listdir(folder):
+            os.remove(os.path.join(folder, name))
+    except OSError:
+        pass  # the compute removes the whole folder later
+
+
+def _cache_of_this_machine() -> Optional[Cache]:
+    folder = os.environ.get(ENV_CACHE)
+    if not folder:
+        return None
+    limit = os.environ.get(ENV_CACHE_BYTES, "")
+    return Cache(folder, int(limit) if limit.isdigit() else DEFAULT_LIMIT_BYTES)
+
+
+def _our_fault(error: Exception) -> Failure:
+    if isinstance(error, OSError):
+        return of_disk("The folder of the job cannot be used", error).failure
+    return Failure(
+        kind="runner",
+        message="The runner itself failed: %s: %s" % (type(error).__name__, error),
+        type="%s.%s" % (type(error).__module__, type(error).__qualname__),
+        traceback=traceback.format_exc(),
+        hint="This is a fault of DeepForge. Please report it with this traceback.",
+    )
+
+
+def _complain(result: Result) -> None:
+    """Say on the platform's own log how it ended, if not well."""
+    if result.failure is not None:
+        print("%s: %s" % (result.failure.kind, result.failure.message), file=sys.stderr)
+    elif result.status != "succeeded":
+        print(result.status, file=sys.stderr)
+
+
+def _platform() -> str:
+    system = os.uname()
+    return "%s %s %s" % (system.sysname, system.release, system.machine)
+
+
+def _now() -> str:
+    now = time.time()
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    return "%s.%06dZ" % (text, int(now * 1_000_000) % 1_000_000)
+
+
+def _nothing() -> None:
+    pass

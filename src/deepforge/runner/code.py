@@ -1,0 +1,91 @@
+"""Unpacking the project's code, once for all attempts that run it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Optional
+
+from deepforge.runner.cache import Cache
+from deepforge.runner.failures import JobFailed, failed, of_disk
+from deepforge.runner.files import beside
+from deepforge.runner.protocol import Code
+
+LONGEST_CODE_BYTES = 1024**3
+MOST_FILES = 100_000
+
+
+def find_code(code: Code, cache: Optional[Cache]) -> Optional[str]:
+    """Return the folder where this code is unpacked already, if the cache has one."""
+    if cache is None:
+        return None
+    target = cache.code_path(code.digest)
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise of_disk("The unpacked code cannot be used", error) from error
+    return target
+
+
+def unpack_code(code: Code, archive: str, folder: str, cache: Optional[Cache]) -> str:
+    """Unpack a verified archive and return the folder. Raises `JobFailed` (import, storage_full).
+
+    With a cache, the folder is shared by every attempt with the same code, so that its byte code is
+    compiled once.
+    """
+    target = cache.code_path(code.digest) if cache else os.path.join(folder, "code")
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _unpack(archive, target)
+    except OSError as error:
+        raise of_disk("The project's code cannot be unpacked", error) from error
+    return target
+
+
+def _unpack(archive: str, target: str) -> None:
+    import shutil
+    import zipfile
+    import zlib
+
+    temporary = beside(target)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = file.infolist()
+            total = sum(entry.file_size for entry in entries)
+            if len(entries) > MOST_FILES or total > LONGEST_CODE_BYTES:
+                raise _refused("%d files with %d bytes are too much code" % (len(entries), total))
+            os.mkdir(temporary)
+            for entry in entries:
+                _refuse_odd(entry.filename, entry.external_attr >> 16)
+                file.extract(entry, temporary)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not os.path.isdir(target):  # else another runner was quicker
+                raise
+            shutil.rmtree(temporary)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _refused("it is not a proper zip file (%s)" % error) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _refuse_odd(name: str, mode: int) -> None:
+    """Refuse an entry that could end up anywhere but in the folder."""
+    parts = name.replace("\\", "/").rstrip("/").split("/")
+    if not all(part not in ("", ".", "..") for part in parts) or "\0" in name:
+        raise _refused("it has an entry named %.200r" % name)
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _refused("%.200r is neither a file nor a folder" % name)
+
+
+def _refused(why: str) -> JobFailed:
+    return failed(
+        "import",
+        "The project's code cannot be unpacked: %s." % why,
+        hint="Record the project again; if it stays so, this is a fault of the server.",
+    )

@@ -1,0 +1,140 @@
+"""Ending processes with all they have started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Callable, Dict, List, Optional, Set, Tuple
+
+TERM_S = 3.0
+KILL_S = 10.0
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Have orphans among our descendants come to us, where the system can do that (Linux)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends, where the system can do that (Linux)."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        pass  # an interpreter without ctypes: process groups must do
+
+
+class Brood:
+    """One child that leads a session of its own, and whatever came of it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: Optional[int] = None  # of the child, once it has ended
+        self.peak_bytes = 0
+
+    def reap(self) -> None:
+        """Collect every process that has ended."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
+                scale = 1 if sys.platform == "darwin" else 1024
+                self.peak_bytes = int(usage.ru_maxrss) * scale
+
+    def members(self) -> Set[int]:
+        """All living processes of the brood: descendants of ours, and of the child's session."""
+        self.reap()
+        if not os.path.isdir("/proc/self"):
+            try:
+                os.killpg(self.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return set()
+            return {self.pid}
+        parents: Dict[int, Tuple[int, int, bytes]] = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                found = _status(int(name))
+                if found is not None:
+                    parents[int(name)] = found
+        mine = {os.getpid()}
+        grown = True
+        while grown:
+            grown = False
+            for pid, (parent, session, _) in parents.items():
+                if pid not in mine and (parent in mine or session == self.pid):
+                    mine.add(pid)
+                    grown = True
+        mine.discard(os.getpid())
+        return {pid for pid in mine if parents[pid][2] != b"Z"}
+
+    def alone(self) -> bool:
+        """True if nothing is left. Cheap when that is so."""
+        self.reap()
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return sys.platform == "linux" or not self.members()
+        return not self.members()
+
+    def signal(self, number: int) -> None:
+        for pid in self.members():
+            try:
+                if pid == self.pid:
+                    os.killpg(pid, number)
+                else:
+                    os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def names(self) -> List[str]:
+        """What the living processes are called."""
+        return sorted(_name(pid) for pid in self.members())
+
+    def end(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Ask all to end, and kill those that do not."""
+        for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+            until = time.monotonic() + patience_s
+            self.signal(number)
+            while not self.alone():
+                if time.monotonic() > until:
+                    break
+                meanwhile()
+                time.sleep(0.02)
+                if number == signal.SIGKILL:
+                    self.signal(number)  # what was forked meanwhile
+            else:
+                return
+
+
+def _status(pid: int) -> Optional[Tuple[int, int, bytes]]:
+    """Parent, session and state of a process."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None  # it has just ended
+    return int(fields[1]), int(fields[3]), fields[0]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open("/proc/%d/comm" % pid, encoding="utf-8", errors="replace") as file:
+            return "%s, pid %d" % (file.read().strip(), pid)
+    except OSError:
+        return "pid %d" % pid

@@ -1,0 +1,296 @@
+"""Starting an operation in a process of its own, and staying beside it until it has ended."""
+
+from __future__ import annotations
+
+import ast
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Tuple
+
+from deepforge.runner import call
+from deepforge.runner.failures import Cancelled, JobFailed, failed
+from deepforge.runner.processes import Brood, die_with_parent
+from deepforge.runner.protocol import ENV_PREFIX, Failure
+from deepforge.runner.spool import Spool
+from deepforge.runner.watch import Watch
+
+LINGER_S = 10.0  # for exit functions and threads, after the outputs are there
+LEFTOVER_S = 0.5  # for helpers that end by themselves when their parent has
+
+_BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.call import main; main(%r)"
+
+
+def supervise(
+    spec: Dict[str, Any],
+    *,
+    folder: str,
+    python: Optional[str],
+    spool: Spool,
+    watch: Watch,
+    time_s: Optional[float],
+    tick: Callable[[], None],
+) -> Dict[str, Any]:
+    """Run the operation of `spec` (see `call`) and return its report, once nothing of it lives.
+
+    `python` is the interpreter to start; None: a fork of this process, which must be clean and
+    have one thread. `tick` is called at least every second. Raises `Cancelled` and `JobFailed`
+    (exit, signal, time_limit).
+    """
+    work = os.path.join(folder, "work")
+    os.mkdir(work)
+    brood, log = _start(spec, work, python)
+    run = _Run(spec, brood, log, spool, watch, time_s)
+    try:
+        run.attend(tick)
+    except BaseException:
+        brood.end()
+        raise
+    finally:
+        run.read_log()
+        os.close(log)
+    return run.outcome()
+
+
+def operation_environment(environment: Mapping[str, str]) -> Dict[str, str]:
+    """What the operation sees of the runner's environment: nothing of ours, and Python's own ways.
+
+    Without byte code files every import compiles anew, which makes a start three times as slow.
+    """
+    clean = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(ENV_PREFIX)
+        and name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    }
+    clean.setdefault("MPLBACKEND", "Agg")
+    return clean
+
+
+class _Run:
+    def __init__(
+        self,
+        spec: Dict[str, Any],
+        brood: Brood,
+        log: int,
+        spool: Spool,
+        watch: Watch,
+        time_s: Optional[float],
+    ) -> None:
+        self._spec = spec
+        self._brood = brood
+        self._log: Optional[int] = log
+        self._spool = spool
+        self._watch = watch
+        self._time_s = time_s
+        self._timed_out = False
+
+    def attend(self, tick: Callable[[], None]) -> None:
+        """Read the log, until the child and all that it left behind have ended."""
+        poll = select.poll()
+        poll.register(self._log or 0, select.POLLIN)
+        poll.register(self._watch.wake_fd, select.POLLIN)
+        started_s = time.monotonic()
+        reported_s: Optional[float] = None
+        while self._brood.status is None:
+            now_s = time.monotonic()
+            if self._watch.cancelled:
+                self._spool.note("The operation was cancelled and is being stopped.")
+                self._brood.end(meanwhile=self.read_log)
+                raise Cancelled()
+            if self._time_s is not None and now_s - started_s >= self._time_s:
+                self._timed_out = True
+                self._spool.note("The time limit of %g s has passed." % self._time_s)
+                self._brood.end(meanwhile=self.read_log)
+                return
+            if reported_s is None and os.path.exists(self._spec["report"]):
+                reported_s = now_s
+            if reported_s is not None and now_s - reported_s >= LINGER_S:
+                self._spool.note("The operation had returned, but its process did not end.")
+                self._brood.end(meanwhile=self.read_log)
+                return
+            until_s = min(now_s + 1.0, self._spool.flush_at_s or now_s + 1.0)
+            if self._time_s is not None:
+                until_s = min(until_s, started_s + self._time_s)
+            for found, _ in poll.poll(max(0.0, until_s - now_s) * 1000 + 1):
+                if found == self._watch.wake_fd:
+                    self._watch.drain()
+                    self._brood.reap()
+                elif not self._read_once():
+                    poll.unregister(found)
+            self._spool.flush(time.monotonic())
+            tick()
+        self._end_leftovers()
+
+    def read_log(self) -> None:
+        """Take from the pipe what is there now."""
+        while self._read_once():
+            pass
+
+    def outcome(self) -> Dict[str, Any]:
+        """What became of it. Raises `JobFailed` if it left no report."""
+        name = self._spec["name"]
+        report = _read_report(self._spec["report"])
+        if self._timed_out and (report is None or report["failure"] is not None):
+            raise failed(
+                "time_limit",
+                "%s ran longer than its limit of %g s and was stopped." % (name, self._time_s or 0),
+                hint="Raise the limit, or make it do less.",
+            )
+        if report is not None:
+            return report
+        status = self._brood.status
+        if status is None:
+            raise failed("runner", "%s could not be stopped." % name)
+        if os.WIFSIGNALED(status):
+            raise JobFailed(_of_signal(name, os.WTERMSIG(status), self._brood.peak_bytes))
+        code = os.WEXITSTATUS(status)
+        raise JobFailed(
+            Failure(
+                kind="exit",
+                message="%s ended its own process with exit code %d before it returned."
+                % (name, code),
+                exit_code=code,
+                hint="Something called os._exit, or a native library gave up. The log may say why.",
+            )
+        )
+
+    def _read_once(self) -> bool:
+        """Read one piece of the log. False if there is none now, or never again."""
+        if self._log is None:
+            return False
+        try:
+            data = os.read(self._log, 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._log = None
+            return False
+        self._spool.feed(data, time.monotonic())
+        return True
+
+    def _end_leftovers(self) -> None:
+        until_s = time.monotonic() + LEFTOVER_S
+        while not self._brood.alone():
+            self.read_log()
+            if time.monotonic() > until_s:
+                names = self._brood.names()
+                self._brood.end(meanwhile=self.read_log)
+                self._spool.note(
+                    "The operation left %d processes behind (%s); they were stopped."
+                    % (len(names), ", ".join(names))
+                )
+                return
+            time.sleep(0.005)
+
+
+def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become_operation(spec, work, python, writer)
+        finally:
+            os._exit(127)
+    os.close(writer)
+    return Brood(pid), reader
+
+
+def _become_operation(
+    spec: Dict[str, Any], work: str, python: Optional[str], writer: int
+) -> NoReturn:
+    """In the child: leave everything of the runner behind, then run the operation."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        die_with_parent()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        os.chdir(work)
+        environment = operation_environment(os.environ)
+        if python is not None:
+            bootstrap = _BOOTSTRAP % (spec["support"], spec["path"])
+            os.execve(python, [python, "-c", bootstrap], environment)
+        _forget_parent(nothing, environment)
+    except BaseException as error:
+        failure: Dict[str, Any] = {
+            "kind": "runner",
+            "message": "The operation's interpreter %s cannot be started: %s" % (python, error),
+            "hint": "Choose another Python interpreter for this compute.",
+        }
+        call.write_report(spec["report"], {"outputs": [], "failure": failure, "python": ""})
+        os._exit(127)
+    call.run_and_leave(spec)
+
+
+def _forget_parent(nothing: int, environment: Mapping[str, str]) -> None:
+    """After a fork without exec: what a fresh interpreter would not have."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _open_descriptors():
+        if number > 2 and number != nothing:
+            os.dup2(nothing, number, inheritable=False)  # closed, but never given out again
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    os.environ.update(environment)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _writer(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _writer(2)  # type: ignore[misc]
+    sys.dont_write_bytecode = False
+    sys.modules["__main__"] = type(sys)("__main__")
+    for name in ("numpy.random", "torch"):  # warm libraries: forks must not draw the same numbers
+        if name in sys.modules:
+            sys.modules[name].seed()
+
+
+def _writer(number: int) -> Any:
+    return open(number, "w", buffering=1, encoding=call.ENCODING, errors=call.ERRORS, closefd=False)
+
+
+def _open_descriptors() -> List[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return list(range(256))
+
+
+def _read_report(path: str) -> Optional[Dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            report = ast.literal_eval(file.read())
+    except FileNotFoundError:
+        return None
+    except (ValueError, SyntaxError) as error:
+        raise failed("runner", "The operation's report cannot be read: %s" % error) from error
+    if not isinstance(report, dict):
+        raise failed("runner", "The operation's report is not one.")
+    return report
+
+
+def _of_signal(name: str, number: int, peak_bytes: int) -> Failure:
+    try:
+        said = signal.Signals(number).name
+    except ValueError:
+        said = "signal %d" % number
+    hint = None
+    if number == signal.SIGKILL:
+        hint = (
+            "Usually the machine ran out of memory: the process had used up to %.1f GiB."
+            " Ask for more memory, or let it hold less at once." % (peak_bytes / 1024**3)
+        )
+    elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
+        hint = "Native code crashed. The log ends with the line of Python that called it."
+    return Failure(
+        kind="signal",
+        message="%s was killed by %s." % (name, said),
+        exit_code=-number,
+        hint=hint,
+    )

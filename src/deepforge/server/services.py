@@ -1,0 +1,116 @@
+"""All parts of a server, opened together: what routes may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from deepforge.connections import store as connection_store
+from deepforge.connections.open import Opener
+from deepforge.connections.secrets import SecretBox
+from deepforge.connections.store import Connections
+from deepforge.documents.port import DocumentStore
+from deepforge.documents.registry import open_documents
+from deepforge.events import Events
+from deepforge.execution import store as execution_store
+from deepforge.execution.access import Address
+from deepforge.execution.attempts import Attempts
+from deepforge.execution.bundle import Bundles
+from deepforge.execution.driver import Driver
+from deepforge.execution.effects import Effects
+from deepforge.execution.handover import Handover
+from deepforge.execution.logs import LiveLogs
+from deepforge.execution.service import Executions
+from deepforge.execution.store import ExecutionStore
+from deepforge.projects import artifacts as artifact_store
+from deepforge.projects import history as history_store
+from deepforge.projects import store as project_store
+from deepforge.projects.artifacts import Artifacts
+from deepforge.projects.history import History
+from deepforge.projects.store import Projects
+from deepforge.server.home import Home
+
+COLLECTIONS = (
+    *project_store.COLLECTIONS,
+    *history_store.COLLECTIONS,
+    *artifact_store.COLLECTIONS,
+    *connection_store.COLLECTIONS,
+    *execution_store.COLLECTIONS,
+)
+"""Every kind of document a server keeps."""
+
+
+@dataclass(frozen=True)
+class Services:
+    home: Home
+    documents: DocumentStore
+    projects: Projects
+    history: History
+    artifacts: Artifacts
+    connections: Connections
+    opener: Opener
+    executions: Executions
+    attempts: Attempts
+    driver: Driver
+    events: Events
+
+
+@asynccontextmanager
+async def open_services(
+    home: Home,
+    *,
+    drive: bool,
+    address: Address,
+    environ: Mapping[str, str] = os.environ,
+) -> AsyncIterator[Services]:
+    """Open the database of this home and everything above it; close all at the end of the block.
+
+    With `drive`, executions are adopted and driven within the block; without, they only can be
+    looked at and asked for. Raises `ConfigError`, and `Unavailable` when there is no database.
+    """
+    async with AsyncExitStack() as stack:
+        documents = await stack.enter_async_context(
+            open_documents(home.database_url(environ), COLLECTIONS)
+        )
+        box = SecretBox(home.secret_key, environ)
+        events = Events()
+        logs = LiveLogs(home.logs)
+        projects = Projects(documents)
+        history = History(documents)
+        artifacts = Artifacts(documents)
+        connections = Connections(documents, box, home=home.folder, environ=environ)
+        opener = await stack.enter_async_context(Opener(connections, computes=home.computes))
+        store = ExecutionStore(documents)
+        handover = Handover(opener, Bundles(history), box, address)
+        effects = Effects(opener, handover, artifacts, logs)
+        driver = Driver(store, opener, effects, events)
+        if drive:
+            await stack.enter_async_context(driver)
+        yield Services(
+            home=home,
+            documents=documents,
+            projects=projects,
+            history=history,
+            artifacts=artifacts,
+            connections=connections,
+            opener=opener,
+            executions=Executions(
+                store, projects, history, artifacts, opener, handover, driver, logs, events
+            ),
+            attempts=Attempts(store, opener, handover, driver, logs, events),
+            driver=driver,
+            events=events,
+        )
+
+
+def _in_use(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+InUse = Annotated[Services, Depends(_in_use)]

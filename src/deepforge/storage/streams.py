@@ -1,0 +1,164 @@
+"""Bytes on their way: blocks of one size, digests computed beside the transfer, files as streams."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable
+from pathlib import Path
+
+from deepforge.errors import (
+    DeepForgeError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    StorageFull,
+    Unavailable,
+)
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""How much is read, hashed or sent in one go; no transfer holds more than a few of these."""
+
+_HASHED_AT_ONCE_BYTES = 128 * 1024  # less than this costs less than handing it to a thread
+
+
+async def blocks(
+    chunks: AsyncIterable[bytes], size_bytes: int = BLOCK_BYTES
+) -> AsyncGenerator[bytes, None]:
+    """Join and split chunks into blocks of exactly `size_bytes`; only the last may be smaller.
+
+    A chunk that has the size already is passed on as it is. An empty stream has no blocks.
+    """
+    held = bytearray()
+    async for chunk in chunks:
+        if not held and len(chunk) == size_bytes:
+            yield chunk
+            continue
+        rest = memoryview(chunk)
+        while len(held) + len(rest) >= size_bytes:
+            missing = size_bytes - len(held)
+            held += rest[:missing]
+            rest = rest[missing:]
+            yield bytes(held)
+            held.clear()
+        held += rest
+    if held:
+        yield bytes(held)
+
+
+async def slices(data: bytes) -> AsyncGenerator[bytes, None]:
+    """Give bytes as a stream of blocks."""
+    if len(data) <= BLOCK_BYTES:
+        if data:
+            yield data
+        return
+    for start in range(0, len(data), BLOCK_BYTES):
+        yield data[start : start + BLOCK_BYTES]
+
+
+async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
+    """Read a file. Raises `NotFound`, `Forbidden` or `Unavailable` for a file that cannot be read."""
+    try:
+        file = await asyncio.to_thread(open, path, "rb", 0)
+        try:
+            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
+                yield block
+        finally:
+            file.close()
+    except OSError as error:
+        raise from_os_error(error, f"file {str(path)!r}") from error
+
+
+class Digest:
+    """A sha-256 that is computed on a thread while the bytes travel on."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._pending: asyncio.Future[None] | None = None
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Returns at once for large ones, unless the former are not in yet."""
+        await self._settle()
+        self.size_bytes += len(chunk)
+        if len(chunk) < _HASHED_AT_ONCE_BYTES:
+            self._sha256.update(chunk)
+        else:
+            loop = asyncio.get_running_loop()
+            self._pending = loop.run_in_executor(None, self._sha256.update, chunk)
+
+    async def result(self) -> str:
+        """Return `sha256:<hex>` of all that was fed."""
+        await self._settle()
+        return "sha256:" + self._sha256.hexdigest()
+
+    async def _settle(self) -> None:
+        if self._pending is not None:
+            await asyncio.shield(self._pending)  # cancelled or not, the thread goes on using it
+            self._pending = None
+
+
+class Source:
+    """Chunks on their way into an adapter: counted, hashed, and remembered if they fail."""
+
+    def __init__(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        size_bytes: int | None,
+        max_bytes: int | None,
+    ) -> None:
+        self.digest = Digest()
+        self.failure: Exception | None = None
+        self._key = key
+        self._chunks = chunks
+        self._size_bytes = size_bytes
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        try:
+            self._check(self._size_bytes or 0, "was announced with")
+            async for chunk in self._chunks:
+                if chunk:
+                    await self.digest.feed(chunk)
+                    self._check(self.digest.size_bytes, "has at least")
+                    yield chunk
+            if self._size_bytes not in (None, self.digest.size_bytes):
+                raise self._wrong_size()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _check(self, size_bytes: int, verb: str) -> None:
+        if self._max_bytes is not None and size_bytes > self._max_bytes:
+            raise InvalidRequest(
+                f"object {self._key!r} {verb} {size_bytes} bytes; "
+                f"this storage keeps at most {self._max_bytes}"
+            )
+        if self._size_bytes is not None and size_bytes > self._size_bytes:
+            raise self._wrong_size()
+
+    def _wrong_size(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"object {self._key!r} was announced with {self._size_bytes} bytes, "
+            f"but {self.digest.size_bytes} came",
+            part="size_bytes",
+        )
+
+
+def from_os_error(error: OSError, subject: str) -> DeepForgeError:
+    """Say in our errors what the system said about `subject` (a file, a storage)."""
+    if isinstance(error, DeepForgeError):
+        return error
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(
+            f"no room for {subject}: {reason}",
+            hint="free some space or raise the quota, then try again",
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFound(f"there is no {subject}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Forbidden(f"not allowed to use {subject}: {reason}")
+    return Unavailable(f"{subject} failed: {reason}")

@@ -1,0 +1,130 @@
+"""Following an execution: plain lines, lost connections, what is told of each job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from deepforge.cli import follow as following
+from deepforge.cli.client import Client
+from deepforge.cli.follow import PlainProgress, final_text, follow
+from deepforge.errors import Unavailable
+
+
+def job(status: str, *, id: str = "train", **changes: Any) -> dict[str, Any]:
+    return {
+        "id": id, "name": id, "status": status, "attempts": 1, "cached": False, "seconds": 1.5,
+        "skipped_because": None, "started_at": None, **changes,
+    }  # fmt: skip
+
+
+def view(status: str, *jobs: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "e1", "pipeline": "digits", "status": status, "jobs": list(jobs)}
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    progress.begin(view("running", job("waiting", attempts=0)))
+    for status in ("queued", "running", "running", "collecting", "succeeded", "succeeded"):
+        progress.job(job(status))
+
+    assert lines(capsys) == [
+        "digits: 1 job, execution e1",
+        "train: running",
+        "train: succeeded in 1.50 s",
+    ]
+
+
+def test_retries_skips_and_cached_results_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    progress.job(job("ready"))
+    progress.job(job("running", attempts=2))
+    progress.job(job("failed", attempts=2))
+    progress.job(job("skipped", id="score", attempts=0, skipped_because="train"))
+    progress.job(job("succeeded", id="load", attempts=0, cached=True))
+
+    assert lines(capsys) == [
+        "train: attempt 1 did not succeed; trying again",
+        "train: running, attempt 2",
+        "train: failed",
+        "score: skipped, because train did not succeed",
+        "load: taken from an earlier execution",
+    ]
+
+
+def test_log_lines_come_whole_and_before_the_end_of_their_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = PlainProgress()
+    progress.begin(view("running", job("running")))
+    progress.log("train", "epoch 1\nepo")
+    progress.log("train", "ch 2\nlast words")
+    progress.job(job("succeeded"))
+
+    assert lines(capsys)[2:] == [
+        "train | epoch 1",
+        "train | epoch 2",
+        "train | last words",
+        "train: succeeded in 1.50 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("plain", "plain"),
+        ("10%\r20%\r100%", "100%"),
+        ("dos\r", "dos"),
+        ("\x1b[31mred\x1b[0m\tx", "[31mred[0m\tx"),
+        ("", ""),
+    ],
+)
+def test_only_what_is_left_of_a_line_is_shown(line: str, seen: str) -> None:
+    assert final_text(line) == seen
+
+
+class Server:
+    """Answers one stream of events after the other."""
+
+    def __init__(self, *streams: list[tuple[str, dict[str, Any]]]) -> None:
+        self.streams = list(streams)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        events = self.streams.pop(0) if self.streams else []
+        text = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in events)
+        return httpx.Response(200, text=text)
+
+    def client(self) -> Client:
+        http = httpx.Client(transport=httpx.MockTransport(self), base_url="http://test/api/v1")
+        return Client(http, where="the server test", embedded=False)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_FIRST_PAUSE_S", 0.001)
+
+
+def test_a_lost_connection_is_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
+    done = view("succeeded", job("succeeded"))
+    server = Server(
+        [("execution", view("running", job("running")))],
+        [],
+        [("execution", view("running", job("running"))), ("end", done)],
+    )
+
+    assert follow(server.client(), "e1") == done
+    assert lines(capsys) == ["digits: 1 job, execution e1", "train: running"]
+
+
+def test_a_connection_lost_for_good_is_an_error() -> None:
+    with pytest.raises(Unavailable):
+        follow(Server().client(), "e1", quiet=True)

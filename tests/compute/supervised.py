@@ -1,0 +1,73 @@
+"""What the tests of Server Compute share: a quick adapter, and looking at its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from deepforge.compute.port import ComputeAdapter, JobHandle, JobReport
+from deepforge.compute.server import processes
+from deepforge.compute.server.adapter import ServerCompute
+
+
+class QuickServerCompute(ServerCompute):
+    """Patience for tests."""
+
+    grace_s = 1.0
+    idle_s = 5.0
+
+
+OpenServer = Callable[..., QuickServerCompute]
+
+
+def supervisor_pid(folder: Path) -> int | None:
+    """The pid of the living supervisor of a folder."""
+    try:
+        pid = int((folder / "lock").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if pid in processes_of(folder) else None
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Living processes that belong to a folder: their command or current folder says so."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or processes.look(int(entry.name)) is None:
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            where = str((entry / "cwd").readlink())
+        except OSError:
+            continue
+        if where.startswith(str(folder)) or str(folder).encode() in command:
+            found[int(entry.name)] = command.decode(errors="replace")
+    return found
+
+
+def wait_gone(pid: int, *, within_s: float = 10.0) -> None:
+    """Wait until a process has ended, zombie or not."""
+    deadline = time.monotonic() + within_s
+    while processes.look(pid) is not None:
+        assert time.monotonic() < deadline, f"process {pid} does not end"
+        time.sleep(0.005)
+
+
+def wait_for(condition: Callable[[], bool], what: str, *, within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.005)
+
+
+async def ended(adapter: ComputeAdapter, handle: JobHandle, *, within_s: float = 20) -> JobReport:
+    """Poll until a job is over."""
+    deadline = time.monotonic() + within_s
+    while True:
+        (report,) = await adapter.poll([handle])
+        if report.state not in ("queued", "running"):
+            return report
+        assert time.monotonic() < deadline, f"still {report.state}"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from deepforge.execution.access import Address
+from deepforge.server.app import build_app
+from deepforge.server.home import Home, open_home
+from deepforge.server.listen import base_url, bind, serving
+from deepforge.server.services import Services, open_services
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"DEEPFORGE_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def home(environ: dict[str, str]) -> Home:
+    return open_home(environ)
+
+
+@pytest.fixture
+async def services(home: Home, environ: dict[str, str]) -> AsyncIterator[Services]:
+    """Everything over a fresh home; nothing is driven."""
+    address = Address(loopback_url="http://127.0.0.1:1", file=str(home.address))
+    async with open_services(home, drive=False, address=address, environ=environ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def app(services: Services) -> FastAPI:
+    return build_app(services)
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client in this process, without a socket."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost/api/v1"
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def wire(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client over a real socket."""
+    with bind("127.0.0.1", 0) as listener:
+        async with (
+            serving(app, listener, stopping=app.state.stopping.set),
+            httpx.AsyncClient(base_url=base_url(listener) + "/api/v1", timeout=60) as client,
+        ):
+            yield client
