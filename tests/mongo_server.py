@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -79,12 +80,12 @@ def mongo_server(
 class MongoProcess:
     """A server process of our own, on a folder that outlives it."""
 
-    def __init__(self, folder: Path, port: int, binary: str) -> None:
-        self.name = f"{_version(binary)} ({binary})"
+    def __init__(self, folder: Path, port: int, command: list[str]) -> None:
+        self.name = f"{_version(command[0])} ({command[0]})"
         self.uri = f"mongodb://127.0.0.1:{port}"
         self._folder = folder
         self._port = port
-        self._binary = binary
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -92,7 +93,7 @@ class MongoProcess:
         log = self._folder / "log.txt"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                _command(self._binary, self._folder, self._port),
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -112,21 +113,19 @@ class MongoProcess:
 
 
 @contextlib.contextmanager
-def started(folder: Path) -> Iterator[MongoProcess]:
+def started(folder: Path, *options: str) -> Iterator[MongoProcess]:
     """Run a server on this machine until the block ends, with its data in `folder`."""
     binary = server_command()
     if binary is None:
         pytest.skip(MISSING)
     for name in ("data", "state"):
         (folder / name).mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = MongoProcess(folder, port, binary)
+    port = _lasting_port()
+    process = MongoProcess(folder, port, [*_command(binary, folder, port), *options])
     with contextlib.ExitStack() as stack:
         stack.callback(process.kill)
         process.start()
-        if _is_ferretdb(binary):
+        if is_ferretdb(binary):
             process.uri = f"mongodb://127.0.0.1:{stack.enter_context(gate(port))}"
             process.name += ", one command at a time"
         yield process
@@ -150,7 +149,7 @@ def with_database(uri: str, database: str) -> str:
 
 
 def _command(binary: str, folder: Path, port: int) -> list[str]:
-    if not _is_ferretdb(binary):
+    if not is_ferretdb(binary):
         options = [f"--dbpath={folder / 'data'}", f"--port={port}", "--bind_ip=127.0.0.1"]
         return [binary, *options, "--nounixsocket", "--quiet"]
     return [
@@ -165,14 +164,27 @@ def _command(binary: str, folder: Path, port: int) -> list[str]:
     ]
 
 
-def _is_ferretdb(binary: str) -> bool:
+def _lasting_port() -> int:
+    """Return a free port that stays free while a server on it is down.
+
+    Systems give outgoing connections ports above 32767. Somebody who tries to reach a dead server
+    at such a port can be given that very port, and then the server cannot come back.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def is_ferretdb(binary: str) -> bool:
     return "ferretdb" in Path(binary).name
 
 
 def _version(binary: str) -> str:
     output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30)
     version = re.search(r"v\d+\.\d+\.\d+", output.stdout)
-    kind = "FerretDB" if _is_ferretdb(binary) else "MongoDB"
+    kind = "FerretDB" if is_ferretdb(binary) else "MongoDB"
     return f"{kind} {version.group() if version else 'of an unknown version'}"
 
 

@@ -103,7 +103,7 @@ def test_a_storage_that_does_not_answer_fails_its_check_with_a_reason(shell: She
 
 def _add_s3(secret: str) -> list[str]:
     return [
-        "storage", "add", "s3", "lab", "--bucket", "b", "--endpoint-url", "http://127.0.0.1:9",
+        "storage", "add", "s3", "lab", "--bucket", "data", "--endpoint-url", "http://127.0.0.1:9",
         "--access-key-id", "me", "--secret-access-key", secret,
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def server_folder(tmp_path: Path) -> Iterator[Path]:
     if supervisor is not None:
         os.kill(supervisor, signal.SIGTERM)
         wait_gone(supervisor)
-    left = processes_of(folder)
+    deadline = time.monotonic() + 2
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.005)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, f"left running: {left}"

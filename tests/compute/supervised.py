@@ -71,3 +71,22 @@ async def ended(adapter: ComputeAdapter, handle: JobHandle, *, within_s: float =
             return report
         assert time.monotonic() < deadline, f"still {report.state}"
         await asyncio.sleep(0.01)
+
+
+async def running(adapter: ComputeAdapter, handle: JobHandle) -> None:
+    """Poll until a job runs."""
+    deadline = time.monotonic() + 20
+    while (await adapter.poll([handle]))[0].state != "running":
+        assert time.monotonic() < deadline, "it does not start"
+        await asyncio.sleep(0.005)
+
+
+async def log_of(adapter: ComputeAdapter, handle: JobHandle, *, until: bytes = b"") -> bytes:
+    """Read the whole log, once it holds some bytes."""
+    deadline = time.monotonic() + 20
+    while True:
+        text = b"".join([chunk async for chunk in adapter.log(handle)])
+        if until in text:
+            return text
+        assert time.monotonic() < deadline, f"{until!r} was never printed"
+        await asyncio.sleep(0.005)

@@ -77,7 +77,7 @@ async def test_a_failure_to_open_is_not_kept(
     documents: DocumentStore, connections: Connections, tmp_path: Path
 ) -> None:
     """The key file comes back, and the same opener goes on."""
-    settings = {"endpoint_url": "http://127.0.0.1:9", "bucket": "b", "access_key_id": "a"}
+    settings = {"endpoint_url": "http://127.0.0.1:9", "bucket": "lab-data", "access_key_id": "a"}
     await connections.add(
         "storage", "lab", "s3", {**settings, "secret_access_key": "s3cret"}, owner="local"
     )

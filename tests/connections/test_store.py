@@ -13,6 +13,7 @@ from deepforge.connections.secrets import SecretBox
 from deepforge.connections.store import Connection, Connections
 from deepforge.documents.port import DocumentStore
 from deepforge.errors import (
+    AdapterBug,
     AlreadyExists,
     ConfigError,
     Corrupt,
@@ -22,6 +23,7 @@ from deepforge.errors import (
 )
 from deepforge.plugins import Port
 from deepforge.settings import Secret
+from deepforge.storage.memory import MemoryAdapter
 
 SECRET = "tOp-s3cret/key+of=the lab"
 S3 = {
@@ -128,8 +130,29 @@ async def test_every_wrong_setting_is_named(make: Make) -> None:
         await make().add("storage", "lab", "s3", {"bucket": 5, "nonsense": "x"}, owner="ada")
 
     assert {"bucket", "nonsense"} <= caught.value.fields.keys()
+    with pytest.raises(ConfigError) as caught:  # only the adapter knows
+        await make().add("storage", "lab", "s3", {**S3, "bucket": "../b"}, owner="ada")
+    assert caught.value.fields.keys() == {"bucket"}
+    with pytest.raises(ConfigError) as caught:
+        await make().add("compute", "box", "server", {"slots": 0}, owner="ada")
+    assert caught.value.fields.keys() == {"slots"}
     with pytest.raises(NotFound, match="no storage adapter 'floppy'"):
         await make().add("storage", "lab", "floppy", {}, owner="ada")
+
+
+async def test_an_adapter_that_breaks_on_its_settings_is_an_adapter_s_bug(
+    make: Make, documents: DocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr(MemoryAdapter, "__init__", broken)
+
+    with pytest.raises(AdapterBug, match="'memory' failed with ValueError") as caught:
+        await make().add("storage", "lab", "memory", {}, owner="ada")
+
+    assert SECRET not in str(caught.value)
+    assert await documents.find("connections") == []
 
 
 async def test_defaults_are_there_from_the_start_and_stay(make: Make, tmp_path: Path) -> None:

@@ -91,16 +91,19 @@ async def _add_in_three_processes(url: str) -> None:
 
 
 def _write_until_killed(url: str, after_s: float) -> list[list[str]]:
-    """Run the writer, kill it some time after its first line, and return what it printed."""
+    """Run the writer, kill it some time after its first insert, and return what it said."""
     command = [sys.executable, str(WORKER), "write", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()
+        lines = [""]
+        while not lines[-1].startswith("inserted"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "the writer ended by itself"
         time.sleep(after_s)
         process.kill()
-        rest = process.stdout.read()
+        lines += process.stdout.readlines()
     assert process.returncode == -signal.SIGKILL
-    return [line.split() for line in (first + rest).splitlines() if line]
+    return [line.split() for line in lines if line.startswith(("inserted", "counted"))]
 
 
 async def _check_acknowledged(store: DocumentStore, printed: list[list[str]]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from textwrap import dedent
+from typing import Any
+
+from hypothesis import strategies as st
 
 from deepforge.errors import InvalidProject
 from deepforge.pipelines.graph import Graph
@@ -48,6 +51,21 @@ IMPORTS = (
     "from operations.join import Join; from resources.vgg import vgg\n"
 )
 """All of them on the first line of a pipeline file, so that the function begins on the second."""
+
+_KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.complex_numbers(
+    allow_nan=False, allow_infinity=False
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    _KEYS | _NUMBERS | st.sets(_KEYS),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(_KEYS | st.tuples(_KEYS, _KEYS), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+"""Any value that literal text can hold."""
 
 
 def project(**files: str) -> dict[str, bytes]:

@@ -165,4 +165,4 @@ def test_doubling_is_stopped_before_it_fills_the_memory(leaf: str) -> None:
 
     found = complaints(files, "p0")
 
-    assert f"pipelines/p16.py:3: the pipeline has more than {LARGEST_GRAPH} operations" in found
+    assert f"pipelines/p16.py:4: the pipeline has more than {LARGEST_GRAPH} operations" in found

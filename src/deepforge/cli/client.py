@@ -222,8 +222,11 @@ def _kinds() -> dict[str, type[Any]]:  # constructors of several shapes
     waiting: list[type[DeepForgeError]] = [DeepForgeError]
     while waiting:
         kind = waiting.pop()
-        found[kind.code] = kind
-        waiting += kind.__subclasses__()
+        if (
+            kind.__module__ == DeepForgeError.__module__
+        ):  # elsewhere some are refined for their place
+            found[kind.code] = kind
+            waiting += kind.__subclasses__()
     return found
 
 

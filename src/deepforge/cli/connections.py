@@ -20,12 +20,12 @@ _DEEP_CHECK_S = 1800.0
 _EXAMPLES = {
     ("storage", "s3"): """\b
 Examples:
-  # Amazon S3; the secret key is read from standard input
-  pass show aws | deepforge storage add s3 lab --bucket lab-data --region eu-central-1 \\
-      --access-key-id AKIA... --secret-access-key -
-  # any other S3 service
+  # Amazon S3; the secret key is asked for
+  deepforge storage add s3 lab --endpoint-url https://s3.eu-central-1.amazonaws.com \\
+      --region eu-central-1 --bucket lab-data --access-key-id AKIA... --secret-access-key -
+  # any other service; the secret key comes from a file
   deepforge storage add s3 lab --endpoint-url https://s3.example.org --bucket lab-data \\
-      --access-key-id me --secret-access-key -
+      --access-key-id me --secret-access-key - < key.txt
   # prove that it works
   deepforge storage check lab --deep
 """,
@@ -187,7 +187,7 @@ def _check_missing(info: AdapterInfo, settings: tuple[Setting, ...], given: dict
         raise ConfigError(
             f"adapter {info.id} also needs {options}",
             fields={one.name: "is required" for one in missing},
-            hint="; ".join(f"{one.option}: {one.sentence}" for one in missing),
+            hint=" ".join(f"{one.option}: {one.sentence}" for one in missing),
         )
 
 

@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from deepforge import plugins
+from deepforge.compute.port import Host
 from deepforge.connections.secrets import SecretBox
 from deepforge.documents.port import Collection, Document, DocumentStore
-from deepforge.errors import AlreadyExists, ConfigError, InvalidRequest, NotFound
+from deepforge.errors import (
+    AdapterBug,
+    AlreadyExists,
+    ConfigError,
+    DeepForgeError,
+    InvalidRequest,
+    NotFound,
+)
 from deepforge.ids import new_id, utc_now
-from deepforge.plugins import Port
+from deepforge.plugins import AdapterInfo, Port
 from deepforge.settings import Secret, build, from_environment, split_secrets
 
 CONNECTIONS = Collection(
@@ -69,6 +77,8 @@ class Connections:
         self._box = box
         self._home = home
         self._environ = environ
+        self.changes = 0
+        """How often a connection was added or removed here: what was looked up before may be stale."""
 
     async def add(
         self, port: Port, name: str, adapter: str, values: Mapping[str, Any], *, owner: str
@@ -84,9 +94,11 @@ class Connections:
                 f"the {port} {name!r} is there already, and cannot be replaced",
                 hint=f"take another name, or set {_variables(port, name)}… to change its settings",
             )
-        settings = build(plugins.adapter(port, adapter).settings_class(), values)
-        plain, hidden = split_secrets(settings)
+        info = plugins.adapter(port, adapter)
+        settings = build(info.settings_class(), values)
         id = new_id()
+        self._try_out(port, info, settings, id)
+        plain, hidden = split_secrets(settings)
         body = {
             "port": port,
             "name": name,
@@ -140,6 +152,7 @@ class Connections:
             where = "is always there" if name == _DEFAULTS[port] else "is set by the environment"
             raise InvalidRequest(f"the {port} {name!r} {where} and cannot be removed", part="name")
         await self._documents.delete(CONNECTIONS.name, one.id)
+        self.changes += 1
 
     async def settings_of(self, connection: Connection) -> Any:  # the adapter's own dataclass
         """Return the adapter's settings with secrets, the environment's changes applied.
@@ -158,6 +171,17 @@ class Connections:
             hint = f"look at the variables {_variables(port, name)}…" if changed else error.hint
             message = f"{port} {name!r}: {error.message}"
             raise ConfigError(message, fields=error.fields, hint=hint) from error
+
+    def _try_out(self, port: Port, info: AdapterInfo, settings: Any, id: str) -> None:
+        """Let the adapter look at its settings: it is made, and not opened."""
+        host = (Host(self._home / "computes" / id),) if port == "compute" else ()
+        try:
+            info.adapter_class()(settings, *host)
+        except DeepForgeError:
+            raise
+        except Exception as error:  # an adapter may be anybody's
+            kind = type(error).__name__  # its text may hold a secret
+            raise AdapterBug(f"the {port} adapter {info.id!r} failed with {kind}") from error
 
     async def _secrets(self, connection: Connection) -> dict[str, Secret]:
         if connection.revision == 0:

@@ -13,6 +13,7 @@ from typing import Any  # any value a Python literal can have
 from deepforge.pipelines.literal import read_literal
 
 _ANYTHING = ast.Constant(value=...)
+_LONGEST = 1000  # nobody reads a longer one; what is read is kept
 _SIMPLE: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
@@ -80,6 +81,8 @@ def _finished(annotation: str, make: Callable[[ast.expr], Any]) -> Any:
 
 @lru_cache(maxsize=1024)
 def _read(annotation: str) -> ast.expr:
+    if len(annotation) > _LONGEST:
+        return _ANYTHING
     try:
         return ast.parse(annotation, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -157,8 +160,10 @@ def _first_fitting(value: Any, members: list[ast.expr], *, loose: bool) -> Any:
 def _simple(value: Any, name: str, *, loose: bool) -> Any:
     if isinstance(value, bool) != (name == "bool"):
         raise ValueError  # True is an int to Python, and a mistake to everybody else
+    if loose and name == "float" and isinstance(value, int):
+        return float(value)
     if isinstance(value, _SIMPLE[name]):
-        return float(str(value)) if loose and name == "float" else value
+        return value
     if loose and name == "int" and isinstance(value, float) and value.is_integer():
         return int(value)  # JSON does not tell 3 from 3.0
     raise ValueError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from deepforge.pipelines.finding import Findings
-from deepforge.pipelines.source import Files, Source, parse
+from deepforge.pipelines.source import LARGEST_SOURCE_BYTES, Files, Source, parse
 
 _ALWAYS = ("serializers.py", "requirements.txt", "environment.yml")
 
@@ -28,7 +28,8 @@ def source_closure(files: Files, modules: Iterable[str]) -> tuple[str, ...]:
         seen.add(module)
         for file in _files_of(files, module):
             reached.add(file)
-            waiting.extend(_imports(file, files[file]))
+            if len(files[file]) <= LARGEST_SOURCE_BYTES:
+                waiting.extend(_imports(file, files[file]))
     return tuple(sorted(reached))
 
 
@@ -43,7 +44,7 @@ def _files_of(files: Files, module: str) -> Iterator[str]:
             yield f"{path}.py"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _imports(file: str, data: bytes) -> tuple[str, ...]:
     """Return the modules that a file imports; none if it is not Python."""
     source = parse(file, data, Findings(file))

@@ -118,7 +118,7 @@ class Parameter:
     @property
     def required(self) -> bool:
         """Whether a launch must give it."""
-        return self.default is None and self.artifact is None
+        return self.role != "unused" and self.default is None and self.artifact is None
 
     @property
     def type(self) -> str | None:

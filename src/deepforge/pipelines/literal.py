@@ -55,7 +55,7 @@ def _spelled(value: Any) -> str:
         parts = (value.real, value.imag)
         if not all(math.isfinite(part) for part in parts):
             raise ValueError("NaN and infinity cannot be attributes")
-        return repr(value)
+        return repr(value if isinstance(value, float) else complex(*(part + 0.0 for part in parts)))
     if isinstance(value, tuple):
         inner = ", ".join(_spelled(one) for one in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"

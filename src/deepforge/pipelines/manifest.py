@@ -64,7 +64,8 @@ def read_manifest(files: Files, pipelines: Iterable[str], findings: Findings) ->
         findings.add(line, f"byte {data[error.start]:#x} is not UTF-8")
     except (ValueError, RecursionError) as error:
         place = re.search(r"at line (\d+)", str(error))
-        findings.add(int(place[1]) if place else 1, f"this is not TOML: {error}")
+        line = int(place[1]) if place else max(1, len(text.splitlines()))
+        findings.add(line, f"this is not TOML: {error}")
     else:
         with suppress(TooManyFindings):
             return _Reader(text, frozenset(pipelines), findings).read(table)
@@ -95,7 +96,7 @@ class _Reader:
         defaults = self._table(table, "defaults")
         self._known(defaults, _DEFAULTS, "[defaults]")
         chosen = {key: self._name(defaults, key) for key in _DEFAULTS}
-        self._existing(chosen["pipeline"])
+        self._existing(chosen["pipeline"], "pipeline")
         return Manifest(
             name=self._name(table, "name"),
             description=self._text_of(table, "description") or "",
@@ -106,7 +107,7 @@ class _Reader:
     def _inputs(self, table: dict[str, Any]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for pipeline in table:
-            self._existing(pipeline)
+            self._existing(pipeline, pipeline)
             settings = self._table(table, pipeline)
             self._known(settings, ("inputs",), f"[pipelines.{pipeline}]")
             inputs = self._table(settings, "inputs")
@@ -114,11 +115,11 @@ class _Reader:
             found[pipeline] = {key: name for key, name in named.items() if name is not None}
         return found
 
-    def _existing(self, pipeline: str | None) -> None:
+    def _existing(self, pipeline: str | None, key: str) -> None:
         if pipeline is not None and pipeline not in self._pipelines:
             hint = f"pipelines are {listed(sorted(self._pipelines))}" if self._pipelines else None
             self._add(
-                pipeline,
+                key,
                 f"there is no pipeline `{pipeline}`",
                 suggest(pipeline, self._pipelines, otherwise=hint),
             )

@@ -112,7 +112,8 @@ class ProjectText:
                 part="pipeline",
                 hint=f"say which one, or set `pipeline` under [defaults] in {MANIFEST}",
             )
-        name = name or self.defaults.pipeline or known[0]
+        if name is None:
+            name = self.defaults.pipeline or known[0]
         if name not in known:
             raise InvalidRequest(
                 f"the project has no pipeline {name!r}",

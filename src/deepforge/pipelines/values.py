@@ -122,6 +122,7 @@ class Names:
         self._callees: dict[str, Callee] = {}
         self._function: ast.FunctionDef | None = None
         self._later: dict[str, int] | None = None
+        self._complained: set[tuple[str, int]] = set()
 
     def bind(self, name: str, kind: Kind, line: int, callee: Callee | None = None) -> None:
         if name in self._kinds:
@@ -203,6 +204,9 @@ class Names:
         return None
 
     def _unknown(self, name: str, line: int) -> None:
+        if (name, line) in self._complained:
+            return
+        self._complained.add((name, line))
         if self._later is None:
             self._later = _bound_in(self._function)
         later = self._later.get(name)

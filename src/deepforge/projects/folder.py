@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deepforge.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from deepforge.projects.ignore import IgnoreRules
-from deepforge.projects.objects import TreeEntry, blob_sha, check_path
+from deepforge.projects.objects import blob_sha, check_path
 
 MAX_FILE_BYTES = 50 * 1024 * 1024
 MAX_FOLDER_BYTES = 200 * 1024 * 1024
@@ -36,10 +36,6 @@ class FileEntry:
     executable: bool
     size_bytes: int
     path: Path
-
-    @property
-    def tree_entry(self) -> TreeEntry:
-        return TreeEntry(self.sha, self.executable)
 
     def read(self) -> bytes:
         """Return the content that `sha` names. Raises `Conflict` if the file changed meanwhile."""

@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn, Sequence
 
+from deepforge.runner import processes
 from deepforge.runner.attempt import Attempt
 from deepforge.runner.channel import Line, NotReached, Whereabouts
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed
-from deepforge.runner.processes import become_subreaper
 from deepforge.runner.protocol import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """
     watch = Watch()
     watch.trap()
-    become_subreaper()
+    processes.become_subreaper()
     try:
         return _run(os.path.abspath(argv[0] if argv else JOB_FILE), watch)
     except (OSError, ProtocolError, JobFailed) as error:
@@ -54,13 +54,13 @@ def main(argv: Sequence[str]) -> int:
 
 def warm() -> None:
     """Import and read now whatever a job may need, for a process that will fork runners."""
-    import ctypes  # noqa: F401
     import pickle  # noqa: F401
     import traceback  # noqa: F401
 
     import deepforge.serialization  # noqa: F401
     from deepforge.runner.support import runner_digest
 
+    processes.warm()
     runner_digest()
 
 

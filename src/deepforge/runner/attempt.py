@@ -72,6 +72,7 @@ class Attempt:
         self._seconds: Dict[str, float] = {}
         self._environment = {"platform": _platform(), "runner": support.VERSION}
         self._from_cache = 0
+        self._temporary: List[str] = []
 
     def run(self) -> int:
         """Do everything and return the exit code. Leaves `result.json` wherever that is possible."""
@@ -101,7 +102,7 @@ class Attempt:
         watch.tick = live.attend if live is not None else None
         watch.interrupts = True
         begun_s = time.monotonic()
-        _make_folders(self._folder)
+        _clear(self._folder)
         code, inputs = self._fetch()
         begun_s = self._took("fetch", begun_s)
 
@@ -131,9 +132,10 @@ class Attempt:
         for one in job.inputs:
             if one.grant is not None:
                 items.append(Item("inputs/" + one.name, one.grant, one.size_bytes, one.digest))
+        folder = os.path.join(self._folder, "inputs")
         fetched = fetch_many(
             items,
-            os.path.join(self._folder, "inputs"),
+            folder,
             cache=self._cache,
             make_client=self._make_client,
             renew=self._renewal,
@@ -141,6 +143,7 @@ class Attempt:
         )
         if code is None:
             code = unpack_code(job.code, fetched.pop(0).path, self._folder, self._cache)
+        self._temporary = [one.path for one in fetched if one.path.startswith(folder)]
         self._from_cache = sum(one.cached for one in fetched)
         if self._cache is not None and any(item.grant.kind == "http" for item in items):
             self._cache.trim()
@@ -151,7 +154,7 @@ class Attempt:
         """What `call` needs to know, as plain values that survive `repr`."""
         job, folder = self._job, self._folder
         return {
-            "path": os.path.join(folder, "call.txt"),
+            "path": os.path.join(folder, "spec.txt"),
             "report": os.path.join(folder, "report.txt"),
             "support": "",
             "code": code,
@@ -167,8 +170,7 @@ class Attempt:
                 for one, found in zip(job.inputs, inputs)
             ],
             "outputs": [
-                (one.name, os.path.join(folder, "outputs", str(number)))
-                for number, one in enumerate(job.outputs)
+                (one.name, self._output_path(number)) for number, one in enumerate(job.outputs)
             ],
         }
 
@@ -178,8 +180,6 @@ class Attempt:
             python = os.environ.get(ENV_PYTHON) or sys.executable
             parent = os.path.join(self._cache.folder if self._cache else self._folder, "runner")
             spec["support"] = support.support_folder(parent)
-            with open(spec["path"], "w", encoding="utf-8") as file:
-                file.write(repr(spec))
         live = self._live
         return supervise(
             spec,
@@ -195,7 +195,7 @@ class Attempt:
         uploads = [
             Upload(
                 "outputs/" + slot.name,
-                os.path.join(self._folder, "outputs", str(number)),
+                self._output_path(number),
                 slot.grant,
                 slot.max_grant_bytes,
                 slot.part_above_bytes,
@@ -296,31 +296,31 @@ class Attempt:
         """Stop what still goes on and give back the disk space; return the code."""
         if self._live is not None:
             self._live.stop()
-        for name in ("inputs", "outputs"):
-            _empty(os.path.join(self._folder, name))
+        _discard([self._output_path(number) for number in range(len(self._job.outputs))])
+        _discard(self._temporary)
         return code
 
+    def _output_path(self, number: int) -> str:
+        return os.path.join(self._folder, "output-%d" % number)
 
-def _make_folders(folder: str) -> None:
-    """Make the folders of an attempt; one that was begun here before leaves nothing."""
-    try:
-        os.mkdir(os.path.join(folder, "inputs"))
-    except FileExistsError:
+
+def _clear(folder: str) -> None:
+    """Remove what an attempt left that was begun in this folder before."""
+    if os.path.exists(os.path.join(folder, "work")):
         import shutil
 
-        for name in ("inputs", "outputs", "work"):
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        shutil.rmtree(os.path.join(folder, "inputs"), ignore_errors=True)
+        shutil.rmtree(os.path.join(folder, "work"))
         remove(os.path.join(folder, "report.txt"))
-        os.mkdir(os.path.join(folder, "inputs"))
-    os.mkdir(os.path.join(folder, "outputs"))
 
 
-def _empty(folder: str) -> None:
-    try:
-        for name in os.listdir(folder):
-            os.remove(os.path.join(folder, name))
-    except OSError:
-        pass  # the compute removes the whole folder later
+def _discard(paths: Sequence[str]) -> None:
+    """Give back disk space. What stays goes with the whole folder, which the compute removes."""
+    for path in paths:
+        try:
+            os.remove(path)
+        except OSError:
+            pass
 
 
 def _cache_of_this_machine() -> Optional[Cache]:

@@ -1,7 +1,7 @@
 """The process that runs an operation: everything here happens beside the user's code.
 
 A fresh interpreter imports this file and pays for every import of it, so it has next to none. It
-speaks with the runner through two files of `repr` text: what to do, and what became of it.
+speaks with the runner in `repr` text: what to do comes in, what became of it goes out.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 ENCODING = "utf-8"
 ERRORS = "backslashreplace"
 
+REPORT = 3  # the descriptor that the report is written to
+
 _LONGEST_TEXT = 200_000  # of a traceback or message
 
 
-def main(path: str) -> NoReturn:
-    """Run what the file says in this fresh interpreter, report, and end the process."""
-    with open(path, encoding="utf-8") as file:
+def main() -> NoReturn:
+    """Run what standard input says in this fresh interpreter, report, and end the process."""
+    with open(0, encoding="utf-8", closefd=False) as file:
         spec: Spec = eval(file.read(), {"__builtins__": {}})
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.set_inheritable(REPORT, False)
     sys.path[:] = [entry for entry in sys.path if entry not in ("", spec["support"])]
     sys.path.append(spec["support"])  # last: the user's own choice of packages comes first
     for stream in (sys.stdout, sys.stderr):
@@ -39,16 +45,25 @@ def run_and_leave(spec: Spec) -> NoReturn:
     os.environ["PYTHONUNBUFFERED"] = "1"  # for interpreters that the operation starts
     sys.argv = [spec["file"]]
     sys.path.insert(0, spec["code"])
+    pipe = os.fstat(REPORT)
     report = run(spec)
-    write_report(spec["report"], report)
+    write_report(spec["report"], report, pipe)
     _leave(0 if report["failure"] is None else 1)
 
 
-def write_report(path: str, report: Report) -> None:
-    """Leave the report where the runner looks for it, all or nothing."""
-    with open(path + ".part", "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(repr(report))
-    os.replace(path + ".part", path)
+def write_report(path: str, report: Report, pipe: Optional[os.stat_result] = None) -> None:
+    """Give the report to the runner: through its pipe, or in a file if user code closed that."""
+    data = (repr(report) + "\n").encode("utf-8", "backslashreplace")
+    try:
+        if pipe is None or os.path.samestat(pipe, os.fstat(REPORT)):
+            while data:
+                data = data[os.write(REPORT, data) :]
+            os.close(REPORT)
+            return
+    except OSError:
+        pass
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def run(spec: Spec) -> Report:

@@ -60,6 +60,7 @@ def _unpack(archive: str, target: str) -> None:
             for entry in entries:
                 _refuse_odd(entry.filename, entry.external_attr >> 16)
                 file.extract(entry, temporary)
+        _make_packages(temporary)
         try:
             os.rename(temporary, target)
         except OSError:
@@ -72,6 +73,19 @@ def _unpack(archive: str, target: str) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _make_packages(folder: str) -> None:
+    """Make packages of the project's folders.
+
+    Python prefers any installed package named `utils` to a mere folder of that name, and looks for
+    one everywhere at every start.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir() and any(name.endswith(".py") for name in os.listdir(entry.path)):
+                with open(os.path.join(entry.path, "__init__.py"), "ab"):
+                    pass
 
 
 def _refuse_odd(name: str, mode: int) -> None:

@@ -91,6 +91,7 @@ class _Fetcher:
         cache = self._cache if item.digest else None
         path = os.path.join(self._folder, str(number))
         try:
+            os.makedirs(self._folder, exist_ok=True)
             if cache is not None and item.digest:
                 found = cache.find(item.digest, item.size_bytes, client.check)
                 if found is not None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 TERM_S = 3.0
 KILL_S = 10.0
@@ -24,15 +24,28 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+_libc: Any = None
+
+
 def _prctl(option: int, value: int) -> None:
+    global _libc
     if sys.platform != "linux":
         return
     try:
-        import ctypes
+        if _libc is None:
+            import ctypes
 
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+            _libc = ctypes.CDLL(None)
+        _libc.prctl(option, value, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
         pass  # an interpreter without ctypes: process groups must do
+
+
+def warm() -> None:
+    """Load now what the first call would load."""
+    import resource  # noqa: F401  # os.wait4 wants it
+
+    _prctl(0, 0)
 
 
 class Brood:

@@ -33,7 +33,7 @@ A token is good for one attempt. 401 and 410 mean that the attempt is over: stop
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Type, TypeVar, Union
 
 T = TypeVar("T")
@@ -245,7 +245,7 @@ class Result:
 
 def to_json(document: Union[Job, Ticket, Result, Grant]) -> bytes:
     """Write one of the documents as UTF-8 JSON, leaving out what is None."""
-    text = json.dumps(_slim(asdict(document)), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_plain(document), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8")
 
 
@@ -341,9 +341,12 @@ def _made(cls: Type[T], value: Any) -> T:
         raise ProtocolError("%s: %s" % (cls.__name__, error)) from None
 
 
-def _slim(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    fields = getattr(value, "__dataclass_fields__", None)
+    if fields is not None:
+        value = {name: getattr(value, name) for name in fields}
     if isinstance(value, dict):
-        return {name: _slim(one) for name, one in value.items() if one is not None}
+        return {name: _plain(one) for name, one in value.items() if one is not None}
     if isinstance(value, (list, tuple)):
-        return [_slim(one) for one in value]
+        return [_plain(one) for one in value]
     return value

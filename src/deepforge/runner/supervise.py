@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import fcntl
+import gc
 import os
 import select
 import signal
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from deepforge.runner import call
 from deepforge.runner.failures import Cancelled, JobFailed, failed
@@ -20,7 +22,9 @@ from deepforge.runner.watch import Watch
 LINGER_S = 10.0  # for exit functions and threads, after the outputs are there
 LEFTOVER_S = 0.5  # for helpers that end by themselves when their parent has
 
-_BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.call import main; main(%r)"
+_BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.call import main; main()"
+
+_PIPE_BYTES = 60_000  # what a pipe takes before anybody reads
 
 
 def supervise(
@@ -41,8 +45,8 @@ def supervise(
     """
     work = os.path.join(folder, "work")
     os.mkdir(work)
-    brood, log = _start(spec, work, python)
-    run = _Run(spec, brood, log, spool, watch, time_s)
+    brood, log, report = _start(spec, work, python)
+    run = _Run(spec, brood, log, report, spool, watch, time_s)
     try:
         run.attend(tick)
     except BaseException:
@@ -50,7 +54,9 @@ def supervise(
         raise
     finally:
         run.read_log()
+        run.read_report()
         os.close(log)
+        os.close(report)
     return run.outcome()
 
 
@@ -75,6 +81,7 @@ class _Run:
         spec: Dict[str, Any],
         brood: Brood,
         log: int,
+        report: int,
         spool: Spool,
         watch: Watch,
         time_s: Optional[float],
@@ -82,6 +89,8 @@ class _Run:
         self._spec = spec
         self._brood = brood
         self._log: Optional[int] = log
+        self._report = report
+        self._reported = bytearray()
         self._spool = spool
         self._watch = watch
         self._time_s = time_s
@@ -91,6 +100,7 @@ class _Run:
         """Read the log, until the child and all that it left behind have ended."""
         poll = select.poll()
         poll.register(self._log or 0, select.POLLIN)
+        poll.register(self._report, select.POLLIN)
         poll.register(self._watch.wake_fd, select.POLLIN)
         started_s = time.monotonic()
         reported_s: Optional[float] = None
@@ -105,7 +115,7 @@ class _Run:
                 self._spool.note("The time limit of %g s has passed." % self._time_s)
                 self._brood.end(meanwhile=self.read_log)
                 return
-            if reported_s is None and os.path.exists(self._spec["report"]):
+            if reported_s is None and self._reported.endswith(b"\n"):
                 reported_s = now_s
             if reported_s is not None and now_s - reported_s >= LINGER_S:
                 self._spool.note("The operation had returned, but its process did not end.")
@@ -118,7 +128,7 @@ class _Run:
                 if found == self._watch.wake_fd:
                     self._watch.drain()
                     self._brood.reap()
-                elif not self._read_once():
+                elif not (self.read_report() if found == self._report else self._read_once()):
                     poll.unregister(found)
             self._spool.flush(time.monotonic())
             tick()
@@ -129,10 +139,19 @@ class _Run:
         while self._read_once():
             pass
 
+    def read_report(self) -> bool:
+        """Take from the report's pipe what is there now. False if there was nothing."""
+        try:
+            data = os.read(self._report, 65536)
+        except BlockingIOError:
+            return False
+        self._reported += data
+        return bool(data)
+
     def outcome(self) -> Dict[str, Any]:
         """What became of it. Raises `JobFailed` if it left no report."""
         name = self._spec["name"]
-        report = _read_report(self._spec["report"])
+        report = _parsed(bytes(self._reported) or _file(self._spec["report"]))
         if self._timed_out and (report is None or report["failure"] is not None):
             raise failed(
                 "time_limit",
@@ -186,41 +205,58 @@ class _Run:
             time.sleep(0.005)
 
 
-def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, int]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
+def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, int, int]:
+    """Start the child; return it and where to read its log and its report."""
+    log, log_writer = os.pipe()
+    report, report_writer = os.pipe()
+    orders = _orders(spec) if python is not None else os.open(os.devnull, os.O_RDONLY)
+    os.set_blocking(log, False)
+    os.set_blocking(report, False)
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         try:
-            _become_operation(spec, work, python, writer)
+            _become_operation(spec, work, python, (orders, log_writer, log_writer, report_writer))
         finally:
             os._exit(127)
-    os.close(writer)
-    return Brood(pid), reader
+    for number in (orders, log_writer, report_writer):
+        os.close(number)
+    return Brood(pid), log, report
+
+
+def _orders(spec: Dict[str, Any]) -> int:
+    """A descriptor that the spec can be read from. A pipe, since a new file costs more."""
+    data = repr(spec).encode("utf-8")
+    if len(data) <= _PIPE_BYTES:
+        reader, writer = os.pipe()
+        os.write(writer, data)
+        os.close(writer)
+        return reader
+    with open(spec["path"], "wb") as file:
+        file.write(data)
+    return os.open(spec["path"], os.O_RDONLY)
 
 
 def _become_operation(
-    spec: Dict[str, Any], work: str, python: Optional[str], writer: int
+    spec: Dict[str, Any], work: str, python: Optional[str], descriptors: Sequence[int]
 ) -> NoReturn:
     """In the child: leave everything of the runner behind, then run the operation."""
     try:
+        gc.freeze()  # what is the runner's need not be looked through, and so not be copied
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         die_with_parent()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
+        high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in descriptors]
+        for place, copy in enumerate(high):
+            os.dup2(copy, place)
         os.chdir(work)
         environment = operation_environment(os.environ)
         if python is not None:
-            bootstrap = _BOOTSTRAP % (spec["support"], spec["path"])
-            os.execve(python, [python, "-c", bootstrap], environment)
-        _forget_parent(nothing, environment)
+            os.execve(python, [python, "-c", _BOOTSTRAP % spec["support"]], environment)
+        _forget_parent(environment)
     except BaseException as error:
         failure: Dict[str, Any] = {
             "kind": "runner",
@@ -232,16 +268,16 @@ def _become_operation(
     call.run_and_leave(spec)
 
 
-def _forget_parent(nothing: int, environment: Mapping[str, str]) -> None:
+def _forget_parent(environment: Mapping[str, str]) -> None:
     """After a fork without exec: what a fresh interpreter would not have."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.set_inheritable(call.REPORT, False)
     for number in _open_descriptors():
-        if number > 2 and number != nothing:
-            os.dup2(nothing, number, inheritable=False)  # closed, but never given out again
+        if number > call.REPORT:  # closed, but not to be given out again: objects still know it
+            os.dup2(0, number, inheritable=False)
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
     os.environ.update(environment)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _writer(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _writer(2)  # type: ignore[misc]
     sys.dont_write_bytecode = False
@@ -262,17 +298,23 @@ def _open_descriptors() -> List[int]:
         return list(range(256))
 
 
-def _read_report(path: str) -> Optional[Dict[str, Any]]:
+def _file(path: str) -> bytes:
     try:
-        with open(path, encoding="utf-8") as file:
-            report = ast.literal_eval(file.read())
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
+        return b""
+
+
+def _parsed(data: bytes) -> Optional[Dict[str, Any]]:
+    """The report; None if there is none, or the process ended while it wrote."""
+    if not data.endswith(b"\n"):
         return None
+    try:
+        report = ast.literal_eval(data.decode("utf-8"))
     except (ValueError, SyntaxError) as error:
         raise failed("runner", "The operation's report cannot be read: %s" % error) from error
-    if not isinstance(report, dict):
-        raise failed("runner", "The operation's report is not one.")
-    return report
+    return report if isinstance(report, dict) else None
 
 
 def _of_signal(name: str, number: int, peak_bytes: int) -> Failure:

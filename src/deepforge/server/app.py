@@ -58,8 +58,8 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
         connections.router,
     ):
         api.include_router(router)
+    app.router.routes.extend(attempts.routes(PREFIX))  # first: they are asked for most
     app.include_router(api)
-    app.router.routes.extend(attempts.routes(PREFIX))
     return app
 
 

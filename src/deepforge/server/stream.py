@@ -24,6 +24,8 @@ from deepforge.server.wire import LogEvent, execution_summary, job_reply
 
 EVENT_STREAM = "text/event-stream"
 READ_AGAIN_S = 2.0
+LOG_SETTLES_S = 0.2
+"""How soon after its end a job's log is completed; many that end together are looked at once."""
 KEEP_ALIVE_S = 10.0
 CATCH_UP_BYTES = 1024 * 1024
 """How much of a log that is stored already a new reader gets; the rest is at the log's own route."""
@@ -45,8 +47,9 @@ async def follow(
         view = await use.executions.get(execution, owner)
         yield _spelled("execution", await whole_view(use, view))
         told.begin(view)
-        read_at = sent_at = time.monotonic()
+        sent_at = time.monotonic()
         while True:
+            hints.read_by = time.monotonic() + READ_AGAIN_S
             if logs:
                 async for piece in _log_pieces(use, owner, view, told):
                     yield piece
@@ -54,19 +57,17 @@ async def follow(
             if view.execution.state is not ExecutionState.RUNNING:
                 yield _spelled("end", await whole_view(use, view))
                 return
-            while not hints.read_now and time.monotonic() < read_at + READ_AGAIN_S:
-                heard = await hints.next(timeout_s=read_at + READ_AGAIN_S - time.monotonic())
+            while time.monotonic() < hints.read_by:
+                heard = await hints.next()
                 if stopping.is_set():
                     return
                 for piece in _pieces_heard(heard, told, logs=logs):
                     yield piece
                     sent_at = time.monotonic()
-            hints.read_now = False
             view = await use.executions.get(execution, owner)
-            read_at = time.monotonic()
             for piece in told.changes(view):
                 yield piece
-                sent_at = read_at
+                sent_at = time.monotonic()
             if time.monotonic() > sent_at + KEEP_ALIVE_S - READ_AGAIN_S:
                 yield _KEEP_ALIVE
                 sent_at = time.monotonic()
@@ -78,8 +79,8 @@ class _Hints:
     def __init__(self, queue: asyncio.Queue[Event], stopping: asyncio.Event) -> None:
         self._queue = queue
         self._stopping = stopping
-        self.read_now = False
-        """Something changed that only the documents tell whole."""
+        self.read_by = 0.0
+        """When the documents are to be read again, as `time.monotonic()` counts."""
 
     async def __aenter__(self) -> _Hints:
         self._stop = asyncio.create_task(self._stopping.wait())
@@ -91,11 +92,11 @@ class _Hints:
         self._get.cancel()
         await asyncio.gather(self._stop, self._get, return_exceptions=True)
 
-    async def next(self, *, timeout_s: float) -> list[Event]:
-        """Wait for hints and return all there are; none when the time is over or we stop."""
+    async def next(self) -> list[Event]:
+        """Wait for hints and return all there are; none when it is time to read, or we stop."""
         await asyncio.wait(
             {self._stop, self._get},
-            timeout=max(0.0, timeout_s),
+            timeout=max(0.0, self.read_by - time.monotonic()),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not self._get.done():
@@ -104,7 +105,11 @@ class _Hints:
         while not self._queue.empty():
             heard.append(self._queue.get_nowait())
         self._get = asyncio.create_task(self._queue.get())
-        self.read_now = any(one.kind == "execution" for one in heard)
+        now = time.monotonic()
+        if any(one.kind == "execution" for one in heard):
+            self.read_by = now
+        elif any(one.kind == "job" and one.data["job"].state.is_final for one in heard):
+            self.read_by = min(self.read_by, now + LOG_SETTLES_S)
         return heard
 
 

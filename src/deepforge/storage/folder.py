@@ -34,10 +34,10 @@ OWN_NAME = ".deepforge"
 """Our folder. Names that begin so are never objects: `.deepforge-…` is a draft of a writer."""
 
 _STALE_AFTER_S = 24 * 3600
-_LONGEST_NAME_BYTES = 200  # 255 on most file systems; a writer needs some for its draft beside it
+_LONGEST_NAME_BYTES = 110  # of 143 on encrypting file systems; a writer's draft beside needs some
 _UNUSUAL = re.compile(r'[:*?"<>|]|[. ](/|$)')  # refused or changed by some file systems
 _OWN = re.compile(r"(^|/)\.deepforge", re.IGNORECASE)
-_PIECE = 150  # characters of an escaped key in one name
+_PIECE = 110  # characters of an escaped key in one name
 
 
 class Folder:
@@ -211,6 +211,10 @@ def _regular(start: str, path: str) -> os.stat_result | None:
             status = os.lstat(reached)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
         if number < len(parts) and not stat.S_ISDIR(status.st_mode):
             return None
     return status if stat.S_ISREG(status.st_mode) else None

@@ -126,12 +126,12 @@ class S3Adapter(StorageAdapter):
         only_if_absent: bool = False,
     ) -> ObjectInfo:
         async with aclosing(blocks(chunks, part_bytes(size_bytes))) as stream:
-            first = await anext(stream, b"")
-            second = await anext(stream, b"")
-            if second:
-                info = await self._put_parts(key, first, second, stream, only_if_absent)
+            waiting = [await anext(stream, b""), await anext(stream, b"")]
+            if waiting[1]:
+                info = await self._put_parts(key, _chain(waiting, stream), only_if_absent)
             else:
-                info = await self._run(self._bucket.put, self._start + key, first, only_if_absent)
+                full = self._start + key
+                info = await self._run(self._bucket.put, full, waiting[0], only_if_absent)
         return self._ours(info)
 
     async def get(
@@ -206,18 +206,13 @@ class S3Adapter(StorageAdapter):
         await self._run(self._bucket.abort_parts, self._start + key, upload)
 
     async def _put_parts(
-        self,
-        key: str,
-        first: bytes,
-        second: bytes,
-        stream: AsyncIterator[bytes],
-        only_if_absent: bool,
+        self, key: str, stream: AsyncIterator[bytes], only_if_absent: bool
     ) -> ObjectInfo:
         full = self._start + key
         async with self._large:
             upload = await self._run(self._bucket.begin_parts, full)
             try:
-                etags = await self._send_parts(full, upload, _chain(first, second, stream))
+                etags = await self._send_parts(full, upload, stream)
                 return await self._run(
                     self._bucket.complete_parts, full, upload, etags, only_if_absent
                 )
@@ -226,7 +221,9 @@ class S3Adapter(StorageAdapter):
                     await self._run(self._bucket.abort_parts, full, upload)
                 raise
 
-    async def _send_parts(self, key: str, upload: str, stream: AsyncIterator[bytes]) -> list[str]:
+    async def _send_parts(
+        self, key: str, upload: str, stream: AsyncIterator[bytes]
+    ) -> Sequence[str]:
         """Send the blocks, a few at once; return the etags in order."""
         sent: list[asyncio.Task[str]] = []
         running: set[asyncio.Task[str]] = set()
@@ -359,11 +356,9 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-async def _chain(
-    first: bytes, second: bytes, rest: AsyncIterator[bytes]
-) -> AsyncGenerator[bytes, None]:
-    yield first
-    yield second
+async def _chain(waiting: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    while waiting:
+        yield waiting.pop(0)  # and let go of it: memory is bounded
     async for block in rest:
         yield block
 

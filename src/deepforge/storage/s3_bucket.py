@@ -163,7 +163,7 @@ class Bucket:
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> str:
         """Store a part; return its etag."""
         query = {"partNumber": str(number), "uploadId": upload}
-        return self._request("PUT", key, query, content=data).headers.get("etag", "")
+        return str(self._request("PUT", key, query, content=data).headers.get("etag", ""))
 
     def complete_parts(
         self, key: str, upload: str, etags: Sequence[str], only_if_absent: bool = False

@@ -27,9 +27,7 @@ def code(response: httpx.Response) -> str:
 
 def objects(home: Home) -> list[Path]:
     return [
-        one
-        for one in home.storage.rglob("*")
-        if one.is_file() and ".deepforge" not in one.parts
+        one for one in home.storage.rglob("*") if one.is_file() and ".deepforge" not in one.parts
     ]
 
 
@@ -68,7 +66,7 @@ async def test_an_empty_artifact_is_one(http: httpx.AsyncClient) -> None:
     assert (await http.get(f"/artifacts/{made['id']}/data")).content == b""
 
 
-@pytest.mark.parametrize("name", ["it's \"mine\"", "ünïcödé 😀", "a b", "x" * 100])
+@pytest.mark.parametrize("name", ['it\'s "mine"', "ünïcödé 😀", "a b", "x" * 100])
 async def test_ugly_names_come_back_as_they_were(http: httpx.AsyncClient, name: str) -> None:
     made = await put(http, b"x", name=name)
     found = await http.get("/artifacts/resolve", params={"name": name})
@@ -211,11 +209,15 @@ async def test_a_large_object_that_was_altered_never_arrives_whole(
         file.write(b"!")
 
     received = 0
-    with pytest.raises(httpx.RemoteProtocolError):
+
+    async def download() -> None:
+        nonlocal received
         async with wire.stream("GET", f"/artifacts/{made['id']}/data") as response:
             async for chunk in response.aiter_bytes():
                 received += len(chunk)
 
+    with pytest.raises(httpx.RemoteProtocolError):
+        await download()
     assert received < made["size_bytes"]
 
 
@@ -232,7 +234,7 @@ async def test_an_upload_that_ends_early_leaves_nothing(
     wire: httpx.AsyncClient, home: Home, announced: bool
 ) -> None:
     url = wire.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    _, writer = await asyncio.open_connection(url.host, url.port)
     size = "Content-Length: 10000000" if announced else "Transfer-Encoding: chunked"
     head = f"PUT /api/v1/artifacts?name=cut HTTP/1.1\r\nHost: localhost\r\n{size}\r\n\r\n"
     body = BLOCK if announced else b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK)
@@ -259,8 +261,9 @@ async def test_a_reader_who_leaves_frees_the_storage(wire: httpx.AsyncClient) ->
 
 
 SERVER = """
-import asyncio, pathlib
+import pathlib
 from deepforge.server.home import open_home
+from deepforge.server.listen import run
 from deepforge.server.logs import configure_logging
 from deepforge.server.start import start
 
@@ -269,7 +272,7 @@ configure_logging()
 def announce(listening):
     print(listening.url, flush=True)
 
-asyncio.run(start(open_home(), host="127.0.0.1", port=0, announce=announce))
+run(start(open_home(), host="127.0.0.1", port=0, announce=announce))
 status = pathlib.Path("/proc/self/status").read_text()  # ru_maxrss has our parent's in it
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
@@ -279,7 +282,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 @pytest.mark.slow  # only a real server of its own shows how much memory a transfer takes
 async def test_64_mib_go_up_and_down_in_bounded_memory(tmp_path: Path) -> None:
     environ = {"DEEPFORGE_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220  it is ready in a moment
         [sys.executable, "-c", SERVER], env=environ, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None

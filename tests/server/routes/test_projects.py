@@ -1,41 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import Any
 
 import httpx
 import pytest
 
+from server_client import error_code as code
+from server_client import packed, record, sha
+
 UGLY = ["../x", "a/b", ".", "..", "", " ", "a\nb", "a\0b", "x" * 101, " padded ", "a@b", "a:b"]
-FINE = ["hello", "it's \"quoted\"", "ünïcödé", "emoji 😀", "a.b-c_d", "'; drop table projects; --"]
-
-
-def sha(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def packed(*contents: bytes) -> bytes:
-    return b"".join(
-        sha(one).encode() + len(one).to_bytes(8, "big") + one for one in contents
-    )
-
-
-async def record(
-    http: httpx.AsyncClient, project: str, files: dict[str, bytes], message: str = ""
-) -> dict[str, Any]:
-    """Put a folder of files into a project as the CLI does."""
-    await http.post("/projects", json={"name": project})
-    await http.post(f"/projects/{project}/blobs", content=packed(*files.values()))
-    body = {"files": {path: {"blob": sha(one)} for path, one in files.items()}, "message": message}
-    response = await http.post(f"/projects/{project}/commits", json=body)
-    assert response.status_code == 200, response.text
-    made: dict[str, Any] = response.json()
-    return made
-
-
-def code(response: httpx.Response) -> str:
-    return str(response.json()["error"]["code"])
+FINE = ["hello", 'it\'s "quoted"', "ünïcödé", "emoji 😀", "a.b-c_d", "'; drop table projects; --"]
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -165,7 +140,9 @@ async def test_a_batch_that_is_cut_short_is_refused(http: httpx.AsyncClient, bod
 @pytest.mark.parametrize("wrong", ["x", "0" * 39, "0" * 41, "G" * 40, "0" * 39 + "\n"])
 async def test_an_id_that_is_none_is_refused(http: httpx.AsyncClient, wrong: str) -> None:
     await http.post("/projects", json={"name": "p"})
-    url = httpx.URL("http://localhost/api/v1").join(f"/api/v1/projects/p/blobs/{wrong.encode().hex()}")
+    url = httpx.URL("http://localhost/api/v1").join(
+        f"/api/v1/projects/p/blobs/{wrong.encode().hex()}"
+    )
     put = await http.put(url, content=b"")
     missing = await http.post("/projects/p/missing", json={"blobs": [wrong]})
 
@@ -208,9 +185,7 @@ async def test_a_project_without_commits_has_an_empty_history(http: httpx.AsyncC
 
 async def test_many_who_commit_at_once_all_get_a_commit(http: httpx.AsyncClient) -> None:
     await http.post("/projects", json={"name": "p"})
-    made = await asyncio.gather(
-        *(record(http, "p", {"x": b"%d" % number}) for number in range(5))
-    )
+    made = await asyncio.gather(*(record(http, "p", {"x": b"%d" % number}) for number in range(5)))
 
     commits = (await http.get("/projects/p/commits")).json()["items"]
     assert {one["commit"] for one in made} == {one["commit"] for one in commits}

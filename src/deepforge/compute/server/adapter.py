@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -33,7 +32,7 @@ from deepforge.compute.port import (
     JobRequest,
     Refusal,
 )
-from deepforge.compute.server.folder import Folder, JobFolder
+from deepforge.compute.server.folder import OWN_PREFIX, Folder, JobFolder
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
@@ -192,8 +191,12 @@ class ServerCompute(ComputeAdapter):
     async def _submit(self, request: JobRequest, *, urgent: bool) -> JobHandle:
         name = secrets.token_hex(12)
         staged = self._folder.staging / name
-        record = self._record(request, urgent)
-        await asyncio.to_thread(_stage, self._folder, staged, record, request.files)
+        is_runner = tuple(request.command[:2]) == (PYTHON, RUNNER_FILE)
+        record = self._record(request, is_runner=is_runner, urgent=urgent)
+        files = dict(request.files)
+        if is_runner:
+            files.pop(RUNNER_FILE, None)  # the supervisor has the runner of this version loaded
+        await asyncio.to_thread(_stage, self._folder, staged, record, files)
         message = {"op": "submit", "key": request.key, "staging": name, "slots": self._slots}
         try:
             answer = await self._ask(message, current=True)
@@ -204,8 +207,8 @@ class ServerCompute(ComputeAdapter):
             await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
         return {"key": request.key}
 
-    def _record(self, request: JobRequest, urgent: bool) -> dict[str, Any]:
-        """What `request.json` says to the supervisor."""
+    def _record(self, request: JobRequest, *, is_runner: bool, urgent: bool) -> dict[str, Any]:
+        """What the supervisor is told of the job."""
         environment = {
             ENV_PYTHON: self._python,
             ENV_CACHE: str(self._folder.cache),
@@ -216,7 +219,7 @@ class ServerCompute(ComputeAdapter):
             environment[ENV_START] = "fork"
         return {
             "command": [self._python if word == PYTHON else word for word in request.command],
-            "is_runner": tuple(request.command[:2]) == (PYTHON, RUNNER_FILE),
+            "is_runner": is_runner,
             "environment": environment,
             "walltime_s": request.resources.walltime_s,
             "grace_s": self.grace_s,
@@ -312,22 +315,33 @@ def _stage(
     folder: Folder, staged: Path, record: dict[str, Any], files: Mapping[str, bytes]
 ) -> None:
     """Write a whole job folder where the supervisor can take it over by renaming it."""
+    reserved = [name for name in files if name.startswith(OWN_PREFIX)]
+    if reserved:
+        raise InvalidRequest(f"the file name {reserved[0]!r} is reserved", part="files")
     with _disk_errors(folder.root):
         if not folder.staging.is_dir():
-            folder.make()
+            _make(folder)
         try:
-            job = JobFolder(staged)
             staged.mkdir(mode=0o700)
-            job.work.mkdir(mode=0o700)
             for name, data in files.items():
-                path = job.work / name
+                path = staged / name
                 if "/" in name:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            job.request.write_text(json.dumps(record))
+            JobFolder(staged).begin_record(record)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
+
+
+def _make(folder: Folder) -> None:
+    try:
+        folder.make()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {folder.root} cannot be made: {error.strerror}",
+            hint="DEEPFORGE_HOME must be a folder that belongs to the user who runs the server",
+        ) from error
 
 
 @contextmanager
@@ -343,11 +357,6 @@ def _disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR):
             message = f"a file of the job cannot be written: {error.strerror}"
             raise InvalidRequest(message, part="files") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ConfigError(
-                f"{root} cannot be written: {error.strerror}",
-                hint="DEEPFORGE_HOME must belong to the user who runs the server",
-            ) from error
         raise Unavailable(f"the job's files could not be written: {error}") from error
 
 

@@ -1,37 +1,36 @@
-"""What Server Compute keeps on the disk. Every state is a file, so it survives every process.
+"""What Server Compute keeps on the disk, so that it survives every process.
 
-    lock                held by the one supervisor of this folder; holds its pid
-    socket              where the supervisor listens
-    supervisor.log      what went wrong in it
-    staging/<name>/     a job folder that an adapter is still writing
-    jobs/<key>/
-        request.json    what to run
-        process         who runs it: made by the job's first process before it runs anything, or by
-                        the supervisor for "nobody ever will". Made exclusively, so there is only one
-        ended_by        `cancel` or `walltime`, written before the first signal is sent
-        exit.json       the exit code: the last act of the job's first process
-        platform.log    standard output and error
-        work/           the request's files; the command starts here
-    trash/<name>/       released, being deleted
-    cache/              the runner's data cache
+    lock                        held by the one supervisor of this folder; holds its pid
+    socket                      where the supervisor listens
+    supervisor.log              what went wrong in it
+    staging/<name>/             a job folder that an adapter is still writing
+    jobs/<key>/                 the request's files; the command starts here
+        .deepforge-record       what is known about the job
+        .deepforge-log          standard output and error
+    trash/<name>/               released, being deleted
+    cache/                      the runner's data cache
 
-Nothing is synced to the disk: records must survive our processes, and no job survives the machine.
+Nothing is synced to the disk: a record must survive our processes, and no job survives the machine.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import time
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+OWN_PREFIX = ".deepforge-"
+"""Files of this prefix in a job's folder are ours."""
 
 EndedBy = Literal["cancel", "walltime"]
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process known for good: its pid, its start time (clock ticks), the machine's boot."""
+    """A job's first process: pid and start time (clock ticks) within one boot of the machine."""
 
     pid: int
     started: int
@@ -40,6 +39,21 @@ class Process:
 
 NOBODY = Process(0, 0, "")
 """The process of a job that was cancelled before it started."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a record says so far."""
+
+    request: dict[str, Any]
+    process: Process | None
+    """Who runs the job, or did."""
+    since: float
+    """When that process began, in seconds since 1970."""
+    ended_by: EndedBy | None
+    """Why the job was asked to end; recorded before the first signal is sent."""
+    exit: dict[str, Any] | None
+    """Its `code`, and a `reason` where the code does not tell: recorded as its last act."""
 
 
 class Folder:
@@ -67,57 +81,64 @@ class Folder:
 
 
 class JobFolder:
-    """The paths and records of one job."""
+    """The folder of one job and its record.
+
+    A record is one file of JSON lines. Everybody appends, nobody rewrites, and the first line that
+    says a thing is the one that counts: so two processes can both claim a job and agree on who has
+    it, and a line that a full disk cut short says nothing.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.request = root / "request.json"
-        self.process = root / "process"
-        self.ended_by = root / "ended_by"
-        self.exit = root / "exit.json"
-        self.log = root / "platform.log"
-        self.work = root / "work"
+        self.log = root / f"{OWN_PREFIX}log"
+        self._record = root / f"{OWN_PREFIX}record"
 
-    def claim(self, process: Process) -> bool:
-        """Say who runs this job. False when that was said before; it cannot be changed.
+    def begin_record(self, request: dict[str, Any]) -> None:
+        """Start the record, in a staged folder."""
+        self._record.write_text(json.dumps({"request": request}))
 
-        A symbolic link that points nowhere is the one thing a file system makes exclusively and
-        with its content in one step.
-        """
-        text = f"{process.pid} {process.started} {time.time():.3f} {process.boot}"
+    def record(self, **said: Any) -> None:
+        """Append one line. Raises `OSError` when it could not be written whole."""
+        line = b"\n" + json.dumps(said).encode()  # in front, so that a line cut short ends here
+        file = os.open(self._record, os.O_WRONLY | os.O_APPEND)
         try:
-            self.process.symlink_to(text)
-        except FileExistsError:
-            return False
-        return True
+            if os.write(file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._record))
+        finally:
+            os.close(file)
 
-    def read_process(self) -> tuple[Process, float] | None:
-        """Return who runs or ran this job and since when (seconds since 1970); None: nobody yet."""
+    def claim(self, process: Process, since: float) -> bool:
+        """Say who runs this job, for good. False when somebody said it before."""
+        self.record(process=[process.pid, process.started, process.boot, since])
+        recorded = self.read()
+        return recorded is not None and recorded.process == process
+
+    def read(self) -> Recorded | None:
+        """Read the record; None when there is none, or nothing can be made of it."""
         try:
-            pid, started, at, boot = str(self.process.readlink()).split(" ", 3)
-        except FileNotFoundError:
+            file = os.open(self._record, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return Process(int(pid), int(started), boot), float(at)
-
-    def read_ended_by(self) -> EndedBy | None:
         try:
-            text = self.ended_by.read_text()
-        except FileNotFoundError:
+            text = bytearray()
+            while data := os.read(file, 65536):
+                text += data
+        finally:
+            os.close(file)
+        said: dict[str, Any] = {}
+        for line in text.splitlines():
+            for name, value in _line(bytes(line)).items():
+                said.setdefault(name, value)
+        if "request" not in said:
             return None
-        return "walltime" if text == "walltime" else "cancel"
+        pid, started, boot, since = said.get("process", (None, 0, "", 0.0))
+        process = None if pid is None else Process(pid, started, boot)
+        return Recorded(said["request"], process, since, said.get("ended_by"), said.get("exit"))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a record; None when it is absent, empty or damaged."""
+def _line(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a record so that nobody sees half of it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -23,8 +23,6 @@ from deepforge.compute.server.folder import (
     Folder,
     JobFolder,
     Process,
-    read_json,
-    write_json,
 )
 from deepforge.compute.server.launch import FirstProcess, Runner, Start
 
@@ -59,7 +57,7 @@ class _Job:
 class Jobs:
     """All jobs of a folder. At most `slots` run at once; first come, first served."""
 
-    def __init__(self, folder: Folder, *, slots: int, runner: Runner | None) -> None:
+    def __init__(self, folder: Folder, *, slots: int, runner: Runner) -> None:
         self.next_step_at = math.inf
         self._folder = folder
         self._slots = slots
@@ -83,10 +81,10 @@ class Jobs:
             return {"known": True}
         staged = self._folder.staging / str(message["staging"])
         staged.rename(self._folder.job(key).root)
-        job = self._read(key)
-        if job is None:
-            return {"error": "invalid_request", "message": f"the record of {key} is damaged"}
-        self._queue.append(job)
+        recorded = self._folder.job(key).read()
+        if recorded is None:
+            return {"error": "unavailable", "message": f"the record of {key} is gone"}
+        self._queue.append(self._add(key, recorded.request))
         return {"known": False}
 
     def poll(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -112,12 +110,11 @@ class Jobs:
     def recover(self) -> None:
         """Find the jobs that earlier supervisors left."""
         for root in sorted(self._folder.jobs.iterdir()):
-            job = self._read(root.name)
-            if job is None:  # written by a machine that lost power
+            recorded = JobFolder(root).read()
+            if recorded is None:  # written by a machine that lost power
                 self._throw_away(JobFolder(root))
             else:
-                job.ended_by = job.folder.read_ended_by()
-                self._find_again(job)
+                self._find_again(self._add(root.name, recorded.request))
         self._queue.sort(key=lambda job: (job.request["submitted_ns"], job.key))
 
     def step(self) -> None:
@@ -155,12 +152,8 @@ class Jobs:
                 due += [job.kill_at, job.walltime_at]
         return min(due)
 
-    def _read(self, key: str) -> _Job | None:
-        folder = self._folder.job(key)
-        request = read_json(folder.request)
-        if request is None:
-            return None
-        job = self._jobs[key] = _Job(key, folder, request)
+    def _add(self, key: str, request: dict[str, Any]) -> _Job:
+        job = self._jobs[key] = _Job(key, self._folder.job(key), request)
         return job
 
     def _throw_away(self, folder: JobFolder) -> None:
@@ -219,22 +212,25 @@ class Jobs:
     # -- finding again ---------------------------------------------------------------------
 
     def _find_again(self, job: _Job) -> None:
-        """Judge from the files alone what became of a job."""
-        record = job.folder.read_process()
-        if record is None:
+        """Judge from its record alone what became of a job."""
+        recorded = job.folder.read()
+        if recorded is None:  # somebody removed the folder
+            job.state, job.report = "ended", _MISSING
+            return
+        job.process, job.ended_by = recorded.process, recorded.ended_by
+        if job.process is None:
             job.state = "queued"
             self._queue.append(job)
             if job.ended_by is not None:
                 self._end(job, job.ended_by)
             return
-        job.process, since = record
         if job.process == NOBODY:
             job.state, job.report = "ended", _CANCELLED
             return
         job.state = "running"
         self._busy[job.key] = job
         if job.request["walltime_s"] is not None:
-            left_s = since + job.request["walltime_s"] - time.time()
+            left_s = recorded.since + job.request["walltime_s"] - time.time()
             job.walltime_at = time.monotonic() + max(0.0, left_s)
         if self._is_still_there(job, job.process) and job.ended_by is not None:
             self._end(job, job.ended_by)
@@ -257,7 +253,7 @@ class Jobs:
             return
         if job.state == "queued":
             self._queue.remove(job)
-            if job.folder.claim(NOBODY):
+            if job.folder.claim(NOBODY, time.time()):
                 job.state, job.report = "ended", _CANCELLED
             else:  # the last act of a supervisor before us was to start it
                 self._find_again(job)
@@ -266,7 +262,7 @@ class Jobs:
         if job.ended_by is None:
             job.ended_by = by
             try:
-                job.folder.ended_by.write_text(by)
+                job.folder.record(ended_by=by)
             except OSError:
                 traceback.print_exc()  # a full disk must not keep a job alive
         job.kill_at = time.monotonic() + job.request["grace_s"]
@@ -339,29 +335,24 @@ class Jobs:
     def _ended(self, job: _Job) -> None:
         """Write down how a job ended, once, and free its place."""
         self._busy.pop(job.key, None)
-        if job.child is not None and not self._was_started_by(job):
-            return
-        found = read_json(job.folder.exit)
+        recorded = job.folder.read()
+        if job.child is not None and recorded is not None:
+            if recorded.process is None:  # it could not even say who it is: nothing was started
+                self._later(job)
+                return
+            if recorded.process.pid != job.child:  # a child of a supervisor before us was quicker
+                job.child = None
+                self._find_again(job)
+                return
+        found = recorded.exit if recorded is not None else None
         if found is None:
             found = self._judge(job)
             try:
-                write_json(job.folder.exit, found)
+                job.folder.record(exit=found)
             except OSError:
                 traceback.print_exc()  # the next supervisor judges again
         job.state, job.child, job.process = "ended", None, None
         job.report = _final(found, job.ended_by)
-
-    def _was_started_by(self, job: _Job) -> bool:
-        """Whether our child ran the job. If not, put it where it belongs."""
-        record = job.folder.read_process() if job.folder.root.exists() else (NOBODY, 0.0)
-        if record is None:  # it could not even say who it is: nothing was started
-            self._later(job)
-            return False
-        if record[0].pid in (job.child, NOBODY.pid):
-            return True
-        job.child = None  # a child of a supervisor before us was quicker
-        self._find_again(job)
-        return False
 
     def _judge(self, job: _Job) -> dict[str, Any]:
         """What to write for a first process that could not do it itself."""

@@ -12,15 +12,16 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from deepforge.compute.server import processes
-from deepforge.compute.server.folder import JobFolder, Process, write_json
+from deepforge.compute.server.folder import JobFolder, Process
 
 Runner = Callable[[list[str]], int]
 
@@ -49,7 +50,7 @@ class Start:
 class FirstProcess:
     """A forked process that waits for its job. It ends by itself when the supervisor is gone."""
 
-    def __init__(self, runner: Runner | None) -> None:
+    def __init__(self, runner: Runner) -> None:
         """Fork. Raises `OSError` when the system has no room for one more process."""
         read_end, write_end = os.pipe()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
@@ -79,7 +80,7 @@ class FirstProcess:
         os.close(self._pipe)
 
 
-def _first_process(pipe: int, runner: Runner | None) -> NoReturn:
+def _first_process(pipe: int, runner: Runner) -> NoReturn:
     """Everything between the fork and the end. Nothing gets past it, so no frame above runs on."""
     code = _COULD_NOT_START
     try:
@@ -121,9 +122,10 @@ def _receive() -> Start | None:
 def _claim(folder: JobFolder) -> bool:
     """Make the job ours for good, and its folder our place. False when another process was first."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.chdir(folder.work)
+    os.chdir(folder.root)
     pid = os.getpid()
-    if not folder.claim(Process(pid, processes.start_time(pid) or 0, processes.boot_id())):
+    process = Process(pid, processes.start_time(pid) or 0, processes.boot_id())
+    if not folder.claim(process, time.time()):
         return False
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -134,15 +136,12 @@ def _claim(folder: JobFolder) -> bool:
     return True
 
 
-def _run_job(start: Start, runner: Runner | None) -> int:
-    if start.is_runner and runner is not None:
-        code = _run(runner, start)
-    else:
-        code = _watch(start)
+def _run_job(start: Start, runner: Runner) -> int:
+    exit_record = {"code": _run(runner, start)} if start.is_runner else _watch(start)
     _ignore_endings()
     processes.end_own_children(within_s=_CLEAR_WITHIN_S)
-    write_json(JobFolder(Path(start.folder)).exit, {"code": code})
-    return code
+    JobFolder(Path(start.folder)).record(exit=exit_record)
+    return int(exit_record["code"])
 
 
 def _run(runner: Runner, start: Start) -> int:
@@ -162,12 +161,13 @@ def _run(runner: Runner, start: Start) -> int:
         return 1
 
 
-def _watch(start: Start) -> int:
-    """Run a command in a child of this process and return its exit code, `-signal` if killed.
+def _watch(start: Start) -> dict[str, Any]:
+    """Run a command in a child of this process and return how it ended.
 
     A request to end, which is SIGTERM to this process, is passed on to the whole group, once.
     Signals are blocked until now, so one that came before there was a child is passed on too.
     """
+    memory_kills = processes.out_of_memory_kills()
     pid = os.fork()
     if pid == 0:
         _become(start)
@@ -179,10 +179,13 @@ def _watch(start: Start) -> int:
     _ignore_endings()
     signal.signal(signal.SIGTERM, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    while True:  # orphans of the job come by here too
+    ended = 0
+    while ended != pid:  # orphans of the job come by here too
         ended, status = os.waitpid(-1, 0)
-        if ended == pid:
-            return os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL and processes.out_of_memory_kills() > memory_kills:
+        return {"code": code, "reason": "out_of_memory"}
+    return {"code": code}
 
 
 def _become(start: Start) -> NoReturn:

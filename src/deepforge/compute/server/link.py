@@ -31,6 +31,10 @@ _BOOT = (
 )
 
 
+class _Broken(Exception):
+    """Nobody answers on this connection; the cause says how we know."""
+
+
 class Link:
     """One connection to the supervisor of a folder, made when it is first needed.
 
@@ -53,23 +57,15 @@ class Link:
         connection broke twice.
         """
         async with self._turn:
+            with suppress(_Broken):  # it was killed, or has just left: the next one knows all
+                return await self._ask_once(message, current)
             try:
-                await self._ready(current)
-                return await self._exchange(message)
-            except Unavailable:
-                raise
-            except (OSError, EOFError):  # it was killed, or has just left: the next one knows all
-                pass
-            try:
-                await self._ready(current)
-                return await self._exchange(message)
-            except Unavailable:
-                raise
-            except (OSError, EOFError) as error:
+                return await self._ask_once(message, current)
+            except _Broken as broken:
                 raise OutcomeUnknown(
-                    f"the supervisor of {self._folder.root} does not answer: {error!r}",
+                    f"the supervisor of {self._folder.root} does not answer: {broken.__cause__!r}",
                     hint=f"what it said last is in {self._folder.log}",
-                ) from error
+                ) from broken.__cause__
 
     async def close(self) -> None:
         """Hang up. The supervisor and its jobs go on."""
@@ -79,7 +75,7 @@ class Link:
             with suppress(OSError):
                 await streams[1].wait_closed()
 
-    async def _ready(self, current: bool) -> None:
+    async def _ask_once(self, message: dict[str, Any], current: bool) -> dict[str, Any]:
         if self._streams is None:
             await self._connect()
         if current and not self._is_current:
@@ -88,19 +84,23 @@ class Link:
             await self._start()
             await self._connect()
             self._is_current = True  # whatever it says: starting again would give the same
+        return await self._exchange(message)
 
     async def _connect(self) -> None:
         try:
             await self._open()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except _Broken:
             await self._start()
             await self._open()
         hello = await self._exchange({"op": "hello"})
         self._is_current = hello["version"] == code_version()
 
     async def _open(self) -> None:
-        with _short(self._folder.socket) as path:
-            self._streams = await asyncio.open_unix_connection(path)
+        try:
+            with _short(self._folder.socket) as path:
+                self._streams = await asyncio.open_unix_connection(path)
+        except OSError as error:
+            raise _Broken from error
 
     async def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._streams is not None
@@ -110,9 +110,11 @@ class Link:
                 writer.write(wire.pack(message))
                 head = await reader.readexactly(wire.HEAD_BYTES)
                 return wire.read(await reader.readexactly(wire.body_bytes(head)))
-        except BaseException:  # also when cancelled: the answer would be read as the next one's
+        except BaseException as error:  # also when cancelled: the next one would read this answer
             self._streams = None
             writer.close()
+            if isinstance(error, (OSError, EOFError)):
+                raise _Broken from error
             raise
 
     async def _start(self) -> None:
@@ -124,7 +126,12 @@ class Link:
             "version": code_version(),
         }
         command = [sys.executable, "-P", "-c", _BOOT, str(_PACKAGE.parent), json.dumps(options)]
-        done = await asyncio.to_thread(_run_launcher, command, self._folder)
+        try:
+            done = await asyncio.to_thread(_run_launcher, command, self._folder)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Unavailable(
+                f"the supervisor of {self._folder.root} could not be started: {error}"
+            ) from error
         if done:
             said = await asyncio.to_thread(_last_words, self._folder.log)
             raise Unavailable(

@@ -22,6 +22,8 @@ from pathlib import Path
 LINUX = sys.platform == "linux"
 
 _PR_SET_CHILD_SUBREAPER = 36
+_KERNEL_LISTS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
 _libc = ctypes.CDLL(None) if LINUX else None
 
 
@@ -83,34 +85,32 @@ def is_alive(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
-def children() -> set[int]:
-    """Return the pids of this process's own children, ended ones that wait included.
-
-    Called after every job, so it reads one file a thread and no list of all processes.
-    """
-    found: set[int] = set()
-    try:
-        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208
-            with open(f"/proc/self/task/{thread}/children", "rb") as file:
-                found.update(map(int, file.read().split()))
-    except OSError:  # a thread ended meanwhile, or a kernel without this file
-        return {pid for pid, seen in _all().items() if seen.parent == os.getpid()}
-    return found
+def children(pid: int | None = None) -> set[int]:
+    """Return the children of a process (of this one by default), zombies included. Linux only."""
+    parent = pid or os.getpid()
+    if not _KERNEL_LISTS_CHILDREN:
+        return {pid for pid, seen in _all().items() if seen.parent == parent}
+    text = bytearray()
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for thread in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208
+            file = os.open(f"/proc/{parent}/task/{thread}/children", os.O_RDONLY)
+            try:
+                while data := os.read(file, 65536):
+                    text += data
+            finally:
+                os.close(file)
+    return set(map(int, text.split()))
 
 
 def tree(roots: Collection[int]) -> set[int]:
     """Return the living ones of `roots` and all their descendants. Linux only."""
-    everything = _all()
-    below: dict[int, list[int]] = {}
-    for pid, seen in everything.items():
-        below.setdefault(seen.parent, []).append(pid)
     found: set[int] = set()
-    waiting = [pid for pid in roots if pid in everything]
+    waiting = list(roots)
     while waiting:
         pid = waiting.pop()
-        if pid not in found:
+        if pid not in found and look(pid) is not None:
             found.add(pid)
-            waiting.extend(below.get(pid, ()))
+            waiting.extend(children(pid))
     return found
 
 
@@ -128,38 +128,29 @@ def session_members(session: int, started: int) -> set[int]:
     }
 
 
-def end(find: Callable[[], set[int]]) -> None:
-    """Kill all that `find` returns, those that appear meanwhile included.
+def end(find: Callable[[], set[int]], *, within_s: float = 0.2) -> None:
+    """Kill all that `find` returns until it returns none, or the time is over: then try again.
 
-    They are stopped first until no new one appears: what is stopped cannot fork, so even a fork
-    bomb is caught. They have been sent the signal on return; the kernel ends them soon after.
+    What is killed cannot fork, and its children come to a subreaper, where `find` sees them: so even
+    processes that run away by forking are caught up with.
     """
-    stopped: set[int] = set()
-    for _ in range(100):
-        new = find() - stopped - {os.getpid()}
-        if not new:
-            break
-        for pid in new:
-            send(pid, signal.SIGSTOP)
-        stopped |= new
-    for pid in stopped:
-        send(pid, signal.SIGKILL)
+    deadline = time.monotonic() + within_s
+    while (found := find()) and time.monotonic() < deadline:
+        for pid in found:
+            send(pid, signal.SIGKILL)
+        time.sleep(0.001)
 
 
 def end_own_children(*, within_s: float) -> None:
     """Kill and reap all descendants of this process, orphans it adopted included."""
     deadline = time.monotonic() + within_s
-    while children():
-        if LINUX:
-            end(lambda: tree(children()))
+    while children() and time.monotonic() < deadline:
+        end(lambda: tree(children()))
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
             return
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.002)
 
 
 def send(pid: int, number: signal.Signals) -> None:

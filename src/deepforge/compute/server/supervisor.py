@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
-import importlib
 import json
 import os
 import selectors
@@ -30,7 +29,7 @@ from deepforge.compute.server.jobs import Jobs
 from deepforge.compute.server.launch import Runner
 
 _TAKE_OVER_WITHIN_S = 10.0
-_HOUSEKEEPING_EVERY_S = 5.0
+_HOUSEKEEPING_EVERY_S = 2.0
 _UNREAD_BYTES = 64 * 1024
 
 
@@ -53,13 +52,14 @@ def main(arguments: str) -> NoReturn:
     lock = _take_lock(folder)
     if lock is None:
         os._exit(0)
+    runner = _runner()
     listener = _listen(folder)
     if os.fork():
         os._exit(0)
     os.truncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     processes.adopt_orphans()
-    jobs = Jobs(folder, slots=int(options["slots"]), runner=_runner())
+    jobs = Jobs(folder, slots=int(options["slots"]), runner=runner)
     Supervisor(folder, listener, jobs, options["version"], float(options["idle_s"])).run()
     os._exit(0)
 
@@ -244,15 +244,12 @@ def _listen(folder: Folder) -> socket.socket:
     return listener
 
 
-def _runner() -> Runner | None:
-    """Import our runner once, so that every fork has it. None when this code has none."""
-    try:
-        module = importlib.import_module("deepforge.runner.__main__")
-    except ImportError:
-        traceback.print_exc()
-        return None
-    main_function: Runner = module.main
-    return main_function
+def _runner() -> Runner:
+    """Import our runner once, with all that it may need, so that every fork has it."""
+    from deepforge.runner import __main__ as runner
+
+    runner.warm()
+    return runner.main
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from deepforge.server.logs import configure_logging
+from deepforge.settings import Secret
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield io.StringIO()
+    root.handlers[:], root.level = before[0], before[1]
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+def test_events_are_json_lines_in_which_no_secret_shows(stream: io.StringIO) -> None:
+    configure_logging(stream)
+    structlog.get_logger("deepforge.x").info("thing_happened", job="ü", key=Secret("hunter2"))
+    structlog.get_logger("deepforge.x").debug("detail")
+
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["job"], line["level"]) == ("thing_happened", "ü", "info")
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_warnings_of_libraries_come_in_the_same_form(stream: io.StringIO) -> None:
+    configure_logging(stream)
+    logging.getLogger("some.library").warning("it is %s", "odd")
+    logging.getLogger("some.library").info("chatter")
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(one["event"], one["level"]) for one in lines] == [("it is odd", "warning")]
+
+
+def test_a_person_at_a_terminal_gets_readable_lines(stream: io.StringIO) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    configure_logging(terminal)
+    structlog.get_logger("x").info("thing_happened", job="one")
+
+    assert "thing_happened" in terminal.getvalue()
+    assert not terminal.getvalue().startswith("{")

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+from deepforge.ids import new_id
+from deepforge.storage.memory import MemoryAdapter, MemorySettings
+from deepforge.testing.storage import Opener, StorageContract
+
+
+class TestMemory(StorageContract):
+    @pytest.fixture
+    def opener(self) -> Opener:
+        shelf = f"exam-{new_id()}"
+        return lambda: MemoryAdapter(MemorySettings(shelf))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deepforge.errors import DeepForgeError, Forbidden, NotFound, StorageFull, Unavailable
+from deepforge.storage.streams import (
+    BLOCK_BYTES,
+    Digest,
+    blocks,
+    from_os_error,
+    read_blocks,
+    slices,
+)
+
+
+async def give(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([], []),
+        ([b""], []),
+        ([b"a", b"", b"bc"], [b"abc"]),
+        ([b"abcd"], [b"abcd"]),
+        ([b"abcde", b"fgh"], [b"abcd", b"efgh"]),
+        ([b"a", b"bcdefghij", b"k"], [b"abcd", b"efgh", b"ijk"]),
+        ([b"abcd", b"efgh", b"i"], [b"abcd", b"efgh", b"i"]),
+    ],
+)
+async def test_blocks_have_one_size_but_for_the_last(
+    chunks: list[bytes], expected: list[bytes]
+) -> None:
+    assert [block async for block in blocks(give(*chunks), 4)] == expected
+
+
+async def test_a_chunk_of_the_right_size_is_not_copied() -> None:
+    chunk = bytes(4)
+
+    assert await anext(blocks(give(chunk), 4)) is chunk
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+async def test_files_and_bytes_are_streams_of_blocks(size: int, tmp_path: Path) -> None:
+    data = bytes(size)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+
+    for stream in (slices(data), read_blocks(path)):
+        found = [block async for block in stream]
+
+        assert b"".join(found) == data
+        assert all(0 < len(block) <= BLOCK_BYTES for block in found)
+
+
+async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="missing"):
+        await anext(read_blocks(tmp_path / "missing"))
+    with pytest.raises(Unavailable, match="directory"):
+        await anext(read_blocks(tmp_path))
+
+
+async def test_a_digest_counts_and_hashes_small_and_large_chunks() -> None:
+    chunks = [b"small", b"x" * 1_000_000, b"", b"y" * 300_000, b"end"]
+    digest = Digest()
+
+    for chunk in chunks:
+        await digest.feed(chunk)
+
+    data = b"".join(chunks)
+    assert digest.size_bytes == len(data)
+    assert await digest.result() == "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
+        (errno.EFBIG, StorageFull),
+        (errno.ENOENT, NotFound),
+        (errno.EACCES, Forbidden),
+        (errno.EROFS, Forbidden),
+        (errno.EIO, Unavailable),
+    ],
+)
+def test_what_the_system_says_becomes_one_of_our_errors(
+    code: int, kind: type[DeepForgeError]
+) -> None:
+    error = from_os_error(OSError(code, "the reason"), "folder '/data'")
+
+    assert type(error) is kind
+    assert "folder '/data'" in error.message
