@@ -12,15 +12,18 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _OP_MSG = 2013
 _NO_ANSWER = 2  # the flag "moreToCome"
 
 
 @contextlib.contextmanager
-def gate(server_port: int) -> Iterator[int]:
-    """Serve a free port until the block ends. Yields it. The server behind may die and come back."""
+def gate(server_port: int, *, lose: Callable[[bytes], bool] | None = None) -> Iterator[int]:
+    """Serve a free port until the block ends. Yields it. The server behind may die and come back.
+
+    A command for which `lose` is true is done, but the connection ends before its answer.
+    """
     one_at_a_time = threading.Lock()
     opened: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -34,7 +37,7 @@ def gate(server_port: int) -> Iterator[int]:
                     return
                 opened.append(client)
                 thread = threading.Thread(
-                    target=_pass_on, args=(client, server_port, one_at_a_time)
+                    target=_pass_on, args=(client, server_port, one_at_a_time, lose)
                 )
                 threads.append(thread)
                 thread.start()
@@ -53,7 +56,12 @@ def gate(server_port: int) -> Iterator[int]:
                 thread.join()
 
 
-def _pass_on(client: socket.socket, server_port: int, one_at_a_time: threading.Lock) -> None:
+def _pass_on(
+    client: socket.socket,
+    server_port: int,
+    one_at_a_time: threading.Lock,
+    lose: Callable[[bytes], bool] | None,
+) -> None:
     with client, contextlib.suppress(OSError, EOFError):
         server = socket.create_connection(("127.0.0.1", server_port))
         with server:
@@ -64,6 +72,8 @@ def _pass_on(client: socket.socket, server_port: int, one_at_a_time: threading.L
                 with one_at_a_time:
                     server.sendall(command)
                     answer = _message(server) if _is_answered(command) else b""
+                if lose is not None and lose(command):
+                    return
                 client.sendall(answer)
 
 

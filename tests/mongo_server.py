@@ -84,7 +84,7 @@ class MongoProcess:
         self.name = f"{_version(command[0])} ({command[0]})"
         self.uri = f"mongodb://127.0.0.1:{port}"
         self._folder = folder
-        self._port = port
+        self.port = port
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,7 +100,7 @@ class MongoProcess:
                 env={key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
             )
         deadline = time.monotonic() + READY_WITHIN_S
-        while not _answers(f"mongodb://127.0.0.1:{self._port}"):
+        while not _answers(f"mongodb://127.0.0.1:{self.port}"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{self.name} did not start:\n{tail}")

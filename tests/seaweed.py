@@ -29,6 +29,8 @@ from deepforge.ids import new_id
 from deepforge.storage.signing import Credentials, Place, presign
 
 READY_WITHIN_S = 60.0
+DOMAIN = "s3.test"
+"""Buckets answer to `<bucket>.s3.test` too, for who can make that name lead here."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _command(data: Path, config: Path, ports: list[int], options: tuple[str, ...
         "-s3.port.lance=0",
         f"-s3.config={config}",
         "-s3.iam=false",
+        f"-s3.domainName={DOMAIN}",
         "-s3.autoCreateBucket=false",  # a missing bucket is an error, as elsewhere
         *options,
     ]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from deepforge.cli.asgi import AsgiTransport
+from deepforge.errors import Corrupt
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -95,6 +96,13 @@ class App:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ZeroDivisionError
 
+    async def breaks_off_for_a_reason(self, scope: Message, receive: Receive, send: Send) -> None:
+        await _begin(send)
+        try:
+            raise Corrupt("damaged", expected="a", found="b")
+        except Corrupt as error:
+            raise RuntimeError("too late for an answer") from error
+
     async def nothing(self, scope: Message, receive: Receive, send: Send) -> None:
         return None
 
@@ -144,6 +152,11 @@ def test_an_app_that_fails_before_its_answer_raises_its_error(http: httpx.Client
 def test_an_answer_that_breaks_off_is_not_taken_for_whole(http: httpx.Client) -> None:
     with pytest.raises(httpx.ReadError):
         http.get("/breaks_off")
+
+
+def test_the_reason_of_ours_behind_a_broken_answer_is_told(http: httpx.Client) -> None:
+    with pytest.raises(Corrupt, match="damaged"):
+        http.get("/breaks_off_for_a_reason")
 
 
 def test_an_app_without_an_answer_is_an_error(http: httpx.Client) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from deepforge.cli import follow as following
 from deepforge.cli.client import Client
-from deepforge.cli.follow import PlainProgress, final_text, follow
+from deepforge.cli.follow import follow
+from deepforge.cli.progress import PlainProgress, final_text
 from deepforge.errors import Unavailable
 
 

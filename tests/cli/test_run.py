@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_pipeline_may_be_named_behind_a_colon(shell: Shell) -> None:
 
 
 def test_the_folder_may_be_the_current_one(shell: Shell) -> None:
-    here = Shell(shell.home, HELLO)
+    here = replace(shell, folder=HELLO)
 
     assert here("run", ".", "--json").json["status"] == "succeeded"
 
@@ -176,7 +177,7 @@ def test_what_gitignore_ignores_is_not_recorded(shell: Shell) -> None:
 
 def test_ctrl_c_cancels_and_a_second_one_leaves(shell: Shell) -> None:
     project = write_project(shell.folder / "project", SLEEPING)
-    with shell.begin("run", project, start_new_session=True) as process:
+    with shell.begin("run", project) as process:
         _read_until(process, b"z | asleep")
         process.send_signal(2)
         told = _read_until(process, b"succeeded", b"cancelled after")

@@ -110,7 +110,8 @@ def view_of_a_failure() -> dict[str, Any]:
         "id": "train", "name": "train", "operation": "Train", "status": "failed", "cached": False,
         "attempts": 1, "seconds": 0.5,
         "failure": {
-            "kind": "exception", "type": "ValueError", "message": "no", "hint": None,
+            "kind": "exception", "type": "builtins.ValueError", "message": "ValueError: no",
+            "hint": None,
             "file": "operations/train.py", "line": 7, "traceback": "Traceback: here\n",
         },
     }  # fmt: skip

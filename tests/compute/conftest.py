@@ -20,7 +20,7 @@ from compute.supervised import (
 from deepforge.compute.port import Host
 from deepforge.compute.server.adapter import ServerSettings
 
-pytest.register_assert_rewrite("deepforge.testing.compute")
+pytest.register_assert_rewrite("deepforge.testing")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from deepforge.compute.memory import MemoryCompute, MemoryJob, MemorySettings
 from deepforge.compute.port import Host, JobReport, JobRequest
-from deepforge.testing.compute import ComputeContract, OpenAdapter
+from deepforge.testing.compute import ComputeContract, Opener
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ class TestMemory(ComputeContract):
     ends_daemons = False  # a child of this process is all it can end
 
     @pytest.fixture
-    def open_adapter(self, host: Host) -> OpenAdapter:
+    def opener(self, host: Host) -> Opener:
         return lambda: MemoryCompute(MemorySettings(), host)
 
 

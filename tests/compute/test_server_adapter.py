@@ -222,6 +222,21 @@ async def test_another_interpreter_is_used_and_never_forked(
         assert (await log_of(compute, handle)).decode().split() == ["1", "None"]
 
 
+async def test_an_interpreter_may_be_named_as_in_a_shell(
+    open_server: OpenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    code = "import os; print(os.environ['DEEPFORGE_RUNNER_PYTHON'])"
+    for name in ("my-python", "~/my-python", "./my-python"):
+        async with open_server(python=name) as compute:
+            handle = await compute.submit(python(code))
+            await ended(compute, handle)
+            assert (await log_of(compute, handle)).decode().strip() == f"{tmp_path}/my-python"
+
+
 async def test_fresh_starts_are_told_to_the_runner(open_server: OpenServer) -> None:
     code = "import os; print(os.environ.get('DEEPFORGE_RUNNER_START'))"
     async with open_server(start="fresh") as compute:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from compute.supervised import OpenServer
-from deepforge.testing.compute import ComputeContract, OpenAdapter
+from deepforge.testing.compute import ComputeContract, Opener
 
 
 class TestServer(ComputeContract):
     slots = 2
 
     @pytest.fixture
-    def open_adapter(self, open_server: OpenServer) -> OpenAdapter:
+    def opener(self, open_server: OpenServer) -> Opener:
         return open_server

@@ -231,6 +231,50 @@ async def test_a_job_cancelled_before_it_started_stays_cancelled(
         assert await log_of(compute, {"key": "left-1"}) == b""
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_process_that_was_quicker_than_ours_keeps_the_job(
+    open_server: OpenServer, server_folder: Path, cancel: bool
+) -> None:
+    """The last act of a killed supervisor may be to start what the next one finds unstarted."""
+    async with open_server(slots=1) as compute:
+        first = await compute.submit(python(SLEEP))
+        handle = await compute.submit(python("print('ran')"))
+        job = Folder(server_folder).job(str(handle["key"]))
+        with _python(SLEEP, server_folder) as quicker:
+            started = processes.start_time(quicker.pid)
+            assert started is not None
+            assert job.claim(Process(quicker.pid, started, processes.boot_id()), time.time())
+            if cancel:
+                await compute.cancel([handle])
+                await asyncio.to_thread(quicker.wait)
+                assert (await ended(compute, handle)).state == "cancelled"
+            await compute.cancel([first])
+            await ended(compute, first)
+            if not cancel:
+                await running(compute, handle)
+                await asyncio.sleep(0.2)
+                assert (await compute.poll([handle]))[0].state == "running"
+                quicker.kill()
+                await asyncio.to_thread(quicker.wait)
+                assert (await ended(compute, handle)).reason == "node_failure"
+        assert b"ran" not in await log_of(compute, handle)
+
+
+async def test_what_an_adapter_never_submitted_is_thrown_away(
+    open_server: OpenServer, server_folder: Path
+) -> None:
+    store = Folder(server_folder)
+    store.make()
+    for name, age_s in (("old", 7200), ("new", 0)):
+        (store.staging / name).mkdir()
+        at = time.time() - age_s
+        os.utime(store.staging / name, (at, at))
+    async with open_server() as compute:
+        await compute.check()
+        assert [one.name for one in store.staging.iterdir()] == ["new"]
+        assert list(store.trash.iterdir()) == []
+
+
 async def test_a_folder_without_a_record_is_no_job_and_in_nobodys_way(
     open_server: OpenServer, server_folder: Path
 ) -> None:

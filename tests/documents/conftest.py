@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import warnings
+from collections.abc import Iterator
+
 import pytest
 
 from mongo_server import mongo_server
@@ -7,3 +11,13 @@ from mongo_server import mongo_server
 pytest.register_assert_rewrite("deepforge.testing.documents")
 
 __all__ = ["mongo_server"]
+
+
+@pytest.fixture
+def forgotten_sockets() -> Iterator[None]:
+    """For tests whose server dies: pymongo forgets a socket when it is closed while it tries to
+    connect, and leaves it to the garbage collector, which complains in whatever test runs then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from deepforge.documents.port import DocumentStore
 from deepforge.documents.registry import open_documents
 from deepforge.errors import OutcomeUnknown, Unavailable
@@ -43,6 +45,7 @@ async def test_a_killed_writer_on_mongo_loses_nothing_acknowledged(
             await _check_acknowledged(store, printed)
 
 
+@pytest.mark.usefixtures("forgotten_sockets")
 async def test_a_killed_server_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """Kill -9 of a server started here, in the middle of writes, then again on the same data.
 

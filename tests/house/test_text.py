@@ -19,8 +19,8 @@ REGISTRIES = [
 ]  # fmt: skip
 """Where packages come from is the business of whoever installs: a lock file names none of them."""
 
-MACHINE_PATH = re.compile(r"(?<![\w.:/<>}$*-])/(?:home|Users|root|wor[k])/\w")
-"""A path that exists on one machine only."""
+MACHINE_PATH = re.compile(r"(?<![\w.:/<>}$*-])/(?:root|wor[k])/\w")
+"""A path that exists on one machine only; the home of whoever runs the tests is one too."""
 
 
 def test_no_file_names_a_package_registry(project_files: list[Path]) -> None:
@@ -36,7 +36,7 @@ def test_no_file_holds_a_path_of_one_machine(project_files: list[Path]) -> None:
         f"{path}:{number}: {line.strip()[:100]}"
         for path in project_files
         for number, line in enumerate(_text(path).splitlines(), start=1)
-        if MACHINE_PATH.search(line)
+        if MACHINE_PATH.search(line) or f"{Path.home()}/" in line
     ]
 
     assert not wrong, "\n" + "\n".join(wrong)

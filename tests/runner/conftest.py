@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from runner.far_server import FarServer
 from runner.far_side import FarSide, Mode
 

@@ -165,7 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return self._answer(401, b"no such token")
         status, value = self.server.far.answer(request)
-        return self._answer(status, value if isinstance(value, bytes) else json.dumps(value).encode())
+        return self._answer(
+            status, value if isinstance(value, bytes) else json.dumps(value).encode()
+        )
 
     def _received(self, read: bool = True) -> Request:
         length = int(self.headers.get("content-length") or 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 from pathlib import Path
 
 import pytest
-from runner.far_side import FarSide, digest
 
 from deepforge.runner.protocol import Argument, Input
+from runner.far_side import FarSide, digest
 
 ECHO = """
     class Op:
@@ -26,7 +26,7 @@ def test_attributes_come_by_keyword_as_the_python_values_they_were_written_as(
     values = {
         "number": 3,
         "ratio": 1e-4,
-        "text": "it's \"quoted\",\n../ \\ and 🎈",
+        "text": 'it\'s "quoted",\n../ \\ and 🎈',
         "nothing": None,
         "shape": (1, (2, 3)),
         "labels": {1: "one", (2,): b"\x00\xff"},
@@ -303,7 +303,7 @@ def test_the_result_says_where_it_ran_and_how_long(far: FarSide) -> None:
 
     result = ended.result
     assert {"fetch", "run", "store"} == set(result.seconds)
-    assert "%d.%d.%d" % sys.version_info[:3] == result.environment["python"]
+    assert platform.python_version() == result.environment["python"]
     assert result.started_at is not None
     assert result.ended_at is not None
     assert result.started_at < result.ended_at

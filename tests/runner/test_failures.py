@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from runner.far_side import FarSide, digest, lives, pickled, until
 
 from deepforge.runner.protocol import Argument, Input, Limits
+from runner.far_side import FarSide, digest, lives, pickled, until
 
 MIB = 1024 * 1024
 
@@ -283,7 +283,9 @@ def test_a_progress_bar_leaves_its_last_state(far: FarSide) -> None:
     """
     ended = far.run_op(op)
 
-    assert ended.log.splitlines()[-2:] == [b"100%", b"done"] or ended.log.endswith(b"\r100%\ndone\n")
+    assert ended.log.splitlines()[-2:] == [b"100%", b"done"] or ended.log.endswith(
+        b"\r100%\ndone\n"
+    )
     assert len(ended.log) < 100
 
 
@@ -358,12 +360,12 @@ def test_a_cancel_ends_every_descendant(far: FarSide) -> None:
     assert (130, "cancelled") == (ended.code, ended.result.status)
     assert ended.result.failure is None
     assert not lives(pid)
-    assert not [name for name in os.listdir("/proc") if name.isdigit() and _is_ours(name, far)]
+    assert not [path for path in Path("/proc").glob("[0-9]*") if _works_in(path, far.folder)]
 
 
-def _is_ours(pid: str, far: FarSide) -> bool:
+def _works_in(process: Path, folder: Path) -> bool:
     try:
-        return os.readlink(f"/proc/{pid}/cwd").startswith(str(far.folder / "work"))
+        return (process / "cwd").readlink().is_relative_to(folder)
     except OSError:
         return False
 
@@ -417,7 +419,7 @@ def test_a_full_disk_of_the_machine(far: FarSide) -> None:
 
 
 def test_names_that_are_hard_to_spell(tmp_path: Path) -> None:
-    far = FarSide(tmp_path / "it's a \"place\"\n with ../ 🎈 and %s", "fresh")
+    far = FarSide(tmp_path / 'it\'s a "place"\n with ../ 🎈 and %s', "fresh")
 
     ended = far.run_op(
         "class Op:\n    def execute(self, größe): return größe\n",

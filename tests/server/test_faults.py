@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from deepforge import errors
 from deepforge.server import faults
@@ -45,6 +45,9 @@ def app_that_raises(error: Exception) -> FastAPI:
 
     @router.post("/shape")
     async def shape(body: Shape) -> None: ...
+
+    @app.post("/nested")
+    async def nested(body: dict[str, JsonValue]) -> None: ...
 
     app.include_router(router)
 
@@ -133,7 +136,7 @@ async def test_what_nobody_expected_says_only_an_id_that_the_log_has(log: io.Str
     error = response.json()["error"]
     logged = json.loads(log.getvalue().splitlines()[0])
     assert response.status_code == 500
-    assert error["code"] == "server_error"
+    assert error["code"] == "error"
     assert "hunter2" not in response.text
     assert "Traceback" not in response.text
     assert logged["fault"] in error["message"]
@@ -163,6 +166,17 @@ async def test_a_wrong_shape_names_the_parts_and_repeats_no_value() -> None:
     assert error["details"] == {"part": "body.secret_access_key"}
     assert "body.other" in error["message"]
     assert "hunter" not in response.text
+
+
+async def test_a_place_deep_in_nested_json_is_told_in_a_few_words() -> None:
+    nested = '{"a":' * 900 + "1" + "}" * 900
+    async with client() as http:
+        response = await http.post(
+            "/nested", content=nested, headers={"content-type": "application/json"}
+        )
+
+    assert response.status_code in (400, 422)
+    assert len(response.text) < 3000
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def test_a_person_at_a_terminal_gets_readable_lines(stream: io.StringIO) -> None
     terminal = Terminal()
     configure_logging(terminal)
     structlog.get_logger("x").info("thing_happened", job="one")
+    try:
+        password = "hunter2"
+        raise ValueError("on purpose")
+    except ValueError:
+        structlog.get_logger("x").exception("thing_crashed", length=len(password))
 
     assert "thing_happened" in terminal.getvalue()
+    assert "on purpose" in terminal.getvalue()
+    assert "hunter2" not in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")

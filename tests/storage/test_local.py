@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -265,13 +264,14 @@ async def main():
         await client.put_stream("key", endless())
 asyncio.run(main())
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            assert await asyncio.to_thread(process.stdout.readline) == b"wrote\n"
-        process.send_signal(signal.SIGKILL)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(folder), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    for _ in range(3):
+        assert await process.stdout.readline() == b"wrote\n"
+    process.kill()
+    await process.wait()
 
     assert await client.get_bytes("key", limit_bytes=10) == b"former"
     assert await keys(client) == ["key"]
@@ -304,27 +304,15 @@ async def main():
         print(*won)
 asyncio.run(main())
 """
+    pipe = subprocess.PIPE
+    command = (sys.executable, "-c", code, str(folder))
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        await asyncio.create_subprocess_exec(*command, name, stdin=pipe, stdout=pipe)
         for name in "abc"
     ]
-    try:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        results = [(await asyncio.to_thread(process.communicate))[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    results = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
 
-    won = sorted(int(number) for text in results for number in text.split())
+    won = sorted(int(number) for output, _ in results for number in output.split())
     assert won == list(range(30))
 
 

@@ -22,6 +22,7 @@ from deepforge.errors import (
     InvalidRequest,
     NotFound,
     StorageFull,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -109,17 +110,15 @@ def get_artifact(name: str, file: str, force: bool, project: str | None) -> None
         _check_target(target, name, force)
     with connect() as client:
         found = _resolve(client, name, project)
-        with client.download(f"/artifacts/{found['id']}/data") as response:
-            chunks = _shown(response.iter_bytes(_CHUNK_BYTES), found["size_bytes"], name)
-            if file == "-":
-                for chunk in chunks:
-                    sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-                return
-            with _whole_file(target, force) as output:
-                for chunk in chunks:
-                    output.write(chunk)
-                _check_size(output.tell(), found)
+        chunks = _shown(_data(client, found), found["size_bytes"], name)
+        if file == "-":
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            return
+        with _whole_file(target, force) as output:
+            for chunk in chunks:
+                output.write(chunk)
     click.echo(f"{file}: {show.size(found['size_bytes'])}, {found['type']}", err=True)
 
 
@@ -178,6 +177,30 @@ def _resolve(client: Client, name: str, project: str | None) -> dict[str, Any]:
     found: dict[str, Any] = client.get("/artifacts/resolve", name=name, project=project)
     found["id"] = quote(found["id"], safe="")
     return found
+
+
+def _data(client: Client, found: dict[str, Any]) -> Iterator[bytes]:
+    """The bytes of an artifact. Raises `Unavailable` or `Corrupt` unless all came, verified."""
+    received_bytes = 0
+    try:
+        with client.download(f"/artifacts/{found['id']}/data") as response:
+            for chunk in response.iter_bytes(_CHUNK_BYTES):
+                received_bytes += len(chunk)
+                yield chunk
+    except Unavailable as error:
+        if received_bytes == 0:
+            raise
+        # a server cuts the connection rather than send the last byte of data it could not verify
+        raise Unavailable(
+            f"the data of {found['name']!r} broke off after {received_bytes} bytes",
+            hint="try again; if it breaks off again, the object in the storage is damaged",
+        ) from error
+    if received_bytes != found["size_bytes"]:
+        raise Corrupt(
+            f"{found['name']!r} came with {received_bytes} bytes",
+            expected=str(found["size_bytes"]),
+            found=str(received_bytes),
+        )
 
 
 def _tell(made: dict[str, Any], as_json: bool) -> None:
@@ -242,15 +265,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _check_size(size_bytes: int, found: dict[str, Any]) -> None:
-    if size_bytes != found["size_bytes"]:
-        raise Corrupt(
-            f"{found['name']} came with {size_bytes} bytes instead of {found['size_bytes']}",
-            expected=str(found["size_bytes"]),
-            found=str(size_bytes),
-        )
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from deepforge.errors import DeepForgeError
+
 Message = MutableMapping[str, Any]  # ASGI: values of many types
 App = Callable[
     [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
@@ -94,11 +96,11 @@ class _Exchange(httpx.SyncByteStream):
             message = waiting.result()
         finally:
             waiting.cancel()
-        if isinstance(message, BaseException):
-            if self._answered:
-                raise httpx.ReadError(f"the answer broke off: {message!r}") from message
+        if not isinstance(message, BaseException):
+            return message
+        if not self._answered:
             raise message
-        return message
+        raise _cause_of_ours(message) or httpx.ReadError(f"the answer broke off: {message!r}")
 
     async def _run(self) -> None:
         last: BaseException | None = None
@@ -145,3 +147,10 @@ class _Exchange(httpx.SyncByteStream):
             return {"type": "http.request", "body": chunk or b"", "more_body": not ended}
 
         return receive
+
+
+def _cause_of_ours(error: BaseException | None) -> DeepForgeError | None:
+    """Find the error that a person can act on behind the one that ended the app."""
+    while error is not None and not isinstance(error, DeepForgeError):
+        error = error.__cause__ or error.__context__
+    return error

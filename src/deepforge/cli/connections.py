@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -12,8 +12,10 @@ import click
 from deepforge.cli import show
 from deepforge.cli.main import FAILED, SUCCEEDED
 from deepforge.errors import ConfigError, InvalidRequest
-from deepforge.plugins import AdapterInfo, Broken, Port
-from deepforge.settings import Setting
+
+if TYPE_CHECKING:
+    from deepforge.plugins import AdapterInfo, Broken, Port
+    from deepforge.settings import Setting
 
 _DEEP_CHECK_S = 1800.0
 
@@ -51,14 +53,21 @@ class _Add(click.Group):
 
         for info in plugins.adapters(self.port):
             if info.id == cmd_name:
-                return _broken(info) if isinstance(info, Broken) else _add_command(self.port, info)
+                return (
+                    _broken(info)
+                    if isinstance(info, plugins.Broken)
+                    else _add_command(self.port, info)
+                )
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from deepforge import plugins
 
         rows = [
-            (info.id, f"broken: {info.reason}" if isinstance(info, Broken) else info.summary)
+            (
+                info.id,
+                f"broken: {info.reason}" if isinstance(info, plugins.Broken) else info.summary,
+            )
             for info in plugins.adapters(self.port)
         ]
         with formatter.section("Adapters"):

@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TextIO
 
 import httpx
-from starlette.types import ASGIApp
 
-from deepforge.cli.asgi import AsgiTransport
+from deepforge.cli.asgi import App, AsgiTransport
 from deepforge.execution.access import Address
 from deepforge.server.app import build_app, build_channel_app
 from deepforge.server.home import Home, open_home
@@ -53,13 +52,13 @@ class _AppThread:
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._close: asyncio.Event | None = None
-        self._app: ASGIApp | None = None
+        self._app: App | None = None
         self._error: BaseException | None = None
 
     def start(self) -> None:
         self._thread.start()
 
-    def opened(self) -> tuple[ASGIApp, asyncio.AbstractEventLoop]:
+    def opened(self) -> tuple[App, asyncio.AbstractEventLoop]:
         """Wait until the app is open. Raises what went wrong instead."""
         self._ready.wait()
         if self._app is None or self._loop is None:
@@ -92,7 +91,7 @@ class _AppThread:
 
 
 @asynccontextmanager
-async def _open_app(home: Home, *, driving: bool) -> AsyncIterator[ASGIApp]:
+async def _open_app(home: Home, *, driving: bool) -> AsyncIterator[App]:
     if not driving:
         async with open_services(home, drive=False, address=Address()) as services:
             yield build_app(services)

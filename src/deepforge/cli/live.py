@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepforge.cli import show
-from deepforge.cli.follow import final_text, job_sentence
+from deepforge.cli.progress import final_text, job_sentence
 
 _MARKS = {"succeeded": "✓", "failed": "✗", "cancelled": "–", "skipped": "–"}
 _ACTIVE = ("submitting", "queued", "running", "collecting")

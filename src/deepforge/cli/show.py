@@ -134,9 +134,8 @@ def print_summary(view: Mapping[str, Any]) -> None:
 def print_failure(job: Mapping[str, Any], *, err: bool) -> None:
     """Tell why a job failed, with the user's own traceback."""
     failure = job["failure"] or {"message": "it did not say why"}
-    kind = f"{failure['type']}: " if failure.get("type") else ""
     name = click.style(job["name"], bold=True)
-    click.echo(f"\n{name} {status('failed')}: {kind}{failure['message']}", err=err)
+    click.echo(f"\n{name} {status('failed')}: {failure['message']}", err=err)
     if failure.get("file"):
         click.echo(f"  at {failure['file']}:{failure['line']}", err=err)
     for line in (failure.get("traceback") or "").rstrip().splitlines():
@@ -150,7 +149,7 @@ def print_artifacts(artifacts: Iterable[Mapping[str, Any]], *, err: bool = False
         (
             one["name"],
             one["version"],
-            one["type"],
+            one["type"].rpartition(".")[2],
             size(one["size_bytes"]),
             one["storage"],
             local_time(one["created_at"]),
@@ -188,7 +187,7 @@ def _print_row(
     ]
     padded[-1] = padded[-1].rstrip()
     styled = [
-        click.style(cell, fg=color, bold=bold)
+        click.style(cell, fg=color, bold=bold) if color or bold else cell
         for cell, color in zip(padded, colors or [None] * len(cells), strict=True)
     ]
     click.echo("  ".join(styled), err=err)

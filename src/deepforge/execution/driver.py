@@ -42,13 +42,14 @@ class Driver:
         events: Events,
         *,
         policy: Policy | None = None,
+        holder: str | None = None,
     ) -> None:
         self._store = store
         self._opener = opener
         self._effects = effects
         self._events = events
         self._policy = policy or Policy()
-        self._holder = f"{machine_space()} {process_name()}"
+        self._holder = holder or f"{machine_space()} {process_name()}"
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._conductors: dict[str, Conductor] = {}
         self._wake = asyncio.Event()

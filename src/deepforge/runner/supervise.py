@@ -20,6 +20,7 @@ from deepforge.runner.spool import Spool
 from deepforge.runner.watch import Watch
 
 LINGER_S = 10.0  # for exit functions and threads, after the outputs are there
+ROUND_S = 0.5  # how often to look at the clock when nothing happens
 LEFTOVER_S = 0.5  # for helpers that end by themselves when their parent has
 
 _BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.call import main; main()"
@@ -121,7 +122,7 @@ class _Run:
                 self._spool.note("The operation had returned, but its process did not end.")
                 self._brood.end(meanwhile=self.read_log)
                 return
-            until_s = min(now_s + 1.0, self._spool.flush_at_s or now_s + 1.0)
+            until_s = min(now_s + ROUND_S, self._spool.flush_at_s or now_s + ROUND_S)
             if self._time_s is not None:
                 until_s = min(until_s, started_s + self._time_s)
             for found, _ in poll.poll(max(0.0, until_s - now_s) * 1000 + 1):

@@ -20,6 +20,8 @@ from deepforge.errors import (
 from deepforge.ids import new_id
 from deepforge.server.wire import STATUS, error_response
 
+_LONGEST_PART = 200  # a place in deeply nested JSON has no end
+
 _log = structlog.get_logger(__name__)
 
 
@@ -78,7 +80,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     """Name every part at fault. The values themselves are not repeated: they may be secrets."""
     assert isinstance(error, RequestValidationError)
     problems = [
-        (".".join(str(step) for step in one["loc"]) or "body", str(one["msg"]))
+        (".".join(str(step) for step in one["loc"])[:_LONGEST_PART] or "body", str(one["msg"]))
         for one in error.errors()
     ]
     listing = "; ".join(f"{part}: {message}" for part, message in problems[:5])
@@ -111,7 +113,7 @@ def _unexpected(scope: Scope, error: Exception) -> Response:
     fault = new_id()
     _log.error("request_crashed", fault=fault, path=scope.get("path"), exc_info=error)
     return error_response(
-        _Crashed(
+        DeepForgeError(
             f"the server failed on this request (fault {fault})",
             hint="its log tells more under that id; please report it",
         ),
@@ -130,7 +132,3 @@ def _log_cut(scope: Scope, error: Exception) -> None:
         error=str(cause),
         exc_info=None if expected else cause,
     )
-
-
-class _Crashed(DeepForgeError):
-    code = "server_error"

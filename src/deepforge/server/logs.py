@@ -14,7 +14,8 @@ def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO
     target = stream if stream is not None else sys.stderr
     renderer: structlog.typing.Processor
     if target.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
+        # not the default one, which shows the local variables of every frame
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     else:
         renderer = structlog.processors.JSONRenderer(default=repr)
     shared: list[structlog.typing.Processor] = [

@@ -40,7 +40,7 @@ from deepforge.storage.port import (
     StorageAdapter,
 )
 from deepforge.storage.retry import Retry, discipline, try_again
-from deepforge.storage.streams import Digest, Source, from_os_error, read_blocks, slices
+from deepforge.storage.streams import Digest, Source, from_os_error, read_blocks, slices, write_all
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class StorageClient:
                 stream = self.get_stream(ref)
                 async with aclosing(stream):
                     async for chunk in stream:
-                        await asyncio.to_thread(file.write, chunk)
+                        await asyncio.to_thread(write_all, file.fileno(), chunk)
                 await asyncio.to_thread(os.fsync, file.fileno())
             finally:
                 file.close()

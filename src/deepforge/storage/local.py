@@ -11,13 +11,20 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
-from deepforge.errors import ConfigError, DeepForgeError, Forbidden, NotFound, Unavailable
+from deepforge.errors import (
+    ConfigError,
+    DeepForgeError,
+    Forbidden,
+    NotFound,
+    StorageFull,
+    Unavailable,
+)
 from deepforge.ids import new_id
 from deepforge.machine import machine_space
 from deepforge.settings import setting
 from deepforge.storage.folder import Folder, info_of
 from deepforge.storage.port import Capabilities, Grant, Method, ObjectInfo, StorageAdapter
-from deepforge.storage.streams import blocks, from_os_error
+from deepforge.storage.streams import blocks, from_os_error, write_all
 from deepforge.storage.workers import Workers
 
 P = ParamSpec("P")
@@ -50,13 +57,15 @@ class LocalAdapter(StorageAdapter):
     async def __aenter__(self) -> Self:
         self._workers = Workers(8, "local-storage")
         try:
-            self._folder = await self._run(Folder, self._path)
-        except (FileExistsError, NotADirectoryError, NotFound, Forbidden) as error:
+            self._folder = await self._workers.run(Folder, self._path)
+        except BaseException as error:
             await self._workers.close()
-            raise _wrong_folder(f"{self._path!r} cannot be used: {error}") from error
-        except BaseException:
-            await self._workers.close()
-            raise
+            if not isinstance(error, OSError):
+                raise
+            ours = from_os_error(error, self._subject)
+            if isinstance(ours, StorageFull):
+                raise ours from error
+            raise _wrong_folder(f"{self._path!r} cannot be used: {error.strerror}") from error
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -199,9 +208,7 @@ class _Draft:
         if self._file is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.open(self._path, flags, 0o666)
-        rest = memoryview(block)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
+        write_all(self._file, block)
 
     def copy(self, source: str) -> None:
         shutil.copyfile(source, self._path)

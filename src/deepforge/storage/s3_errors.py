@@ -81,7 +81,11 @@ def said(where: Where, subject: str) -> Iterator[None]:
         status = re.search(r"status code: (\d{3})", text)
         if status is not None:
             raise answered(where, subject, int(status[1]), _body(text)) from error
-        raise unreached(where, text) from error
+        if "HTTP" in text:
+            raise unreached(where, text) from error
+        if "incorrectly configured region" in text:
+            raise answered(where, subject, 301, text) from error
+        raise _not_s3(where, text.partition("\n")[0]) from error
     except httpx.HTTPError as error:
         text = f"{type(error).__name__} {error}"
         if isinstance(_root(error), ssl.SSLError):
@@ -141,11 +145,7 @@ def answered(where: Where, subject: str, status: int, body: str) -> DeepForgeErr
             hint="give them the rights to read, write, list and delete in this bucket",
         )
     if not code and body:
-        return ConfigError(
-            f"{where.endpoint_url} does not answer like an S3 service (HTTP status {status})",
-            fields={"endpoint_url": "does not answer like an S3 service"},
-            hint="check the endpoint: address, port, http or https",
-        )
+        return _not_s3(where, message)
     return InvalidRequest(f"{where.endpoint_url} refuses {subject}: {message} ({code})")
 
 
@@ -163,6 +163,14 @@ def unreached(where: Where, text: str) -> DeepForgeError:
             hint="is the service running, and is the endpoint right?",
         )
     return Unavailable(f"the connection to {where.endpoint_url} broke or timed out")
+
+
+def _not_s3(where: Where, detail: str) -> ConfigError:
+    return ConfigError(
+        f"{where.endpoint_url} does not answer like an S3 service: {detail}",
+        fields={"endpoint_url": "does not answer like an S3 service"},
+        hint="check the endpoint: address, port, http or https",
+    )
 
 
 def _body(text: str) -> str:

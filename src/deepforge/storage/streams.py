@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import os
 from collections.abc import AsyncGenerator, AsyncIterable
 from pathlib import Path
 
@@ -68,6 +69,13 @@ async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
             file.close()
     except OSError as error:
         raise from_os_error(error, f"file {str(path)!r}") from error
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write to a file descriptor; the system may take less than all at once."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 class Digest:

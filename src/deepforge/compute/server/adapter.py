@@ -11,7 +11,6 @@ import errno
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from deepforge.compute.environment import clean_environment
 from deepforge.compute.port import (
     JOB_KEY,
     PYTHON,
@@ -33,6 +31,7 @@ from deepforge.compute.port import (
     Refusal,
 )
 from deepforge.compute.server.folder import OWN_PREFIX, Folder, JobFolder
+from deepforge.compute.server.interpreter import check_python, full_path
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
@@ -49,7 +48,6 @@ from deepforge.settings import setting
 
 _CHECK_WITHIN_S = 30.0
 _LOG_CHUNK_BYTES = 256 * 1024
-_OLDEST_PYTHON = (3, 8)
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ class ServerCompute(ComputeAdapter):
             raise ConfigError(f"settings are wrong: {listing} must be at least 1", fields=wrong)
         self._folder = Folder(host.folder.absolute())
         self._slots = settings.slots or _cores()
-        self._python = settings.python or sys.executable
+        self._python = full_path(settings.python or sys.executable)
+        self._swept = False
         self._link = Link(self._folder, slots=self._slots, idle_s=self.idle_s)
 
     async def __aexit__(self, *exception: object) -> None:
@@ -126,7 +125,7 @@ class ServerCompute(ComputeAdapter):
         Raises `ConfigError` naming `python` when that is no interpreter we can use, `StorageFull`,
         and `Unavailable` when jobs cannot be started here.
         """
-        await asyncio.to_thread(_check_python, self._python)
+        await asyncio.to_thread(check_python, self._python)
         key = "check-" + secrets.token_hex(8)
         code = "import sys; sys.exit(42)"
         handle = await self._submit(JobRequest(key, (PYTHON, "-c", code)), urgent=True)
@@ -185,8 +184,13 @@ class ServerCompute(ComputeAdapter):
                 yield chunk
 
     async def release(self, handle: JobHandle) -> None:
-        await self._ask({"op": "release", "key": _key(handle)})
-        await asyncio.to_thread(_empty, self._folder.trash)
+        answer = await self._ask({"op": "release", "key": _key(handle)})
+        trash = self._folder.trash
+        if answer["trash"] is not None:
+            await asyncio.to_thread(_delete, trash / answer["trash"])
+        if not self._swept:  # what others did not come to delete
+            self._swept = True
+            await asyncio.to_thread(_delete_all, trash)
 
     async def _submit(self, request: JobRequest, *, urgent: bool) -> JobHandle:
         name = secrets.token_hex(12)
@@ -214,8 +218,7 @@ class ServerCompute(ComputeAdapter):
             ENV_CACHE: str(self._folder.cache),
             ENV_CACHE_BYTES: str(self.settings.cache_bytes),
         }
-        # links are not resolved: a virtual environment's interpreter is a link to the system's
-        if self.settings.start == "warm" and Path(self._python) == Path(sys.executable):
+        if self.settings.start == "warm" and self._python == full_path(sys.executable):
             environment[ENV_START] = "fork"
         return {
             "command": [self._python if word == PYTHON else word for word in request.command],
@@ -277,40 +280,6 @@ def _memory_bytes() -> int:
         return 0
 
 
-def _check_python(python: str) -> None:
-    """Prove that a path is a Python interpreter the runner works with."""
-    problem = None
-    try:
-        done = subprocess.run(
-            [python, "-c", "import sys; print(*sys.version_info[:2])"],
-            env=clean_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_CHECK_WITHIN_S,
-            check=False,
-            text=True,
-            errors="replace",
-        )
-        version = tuple(map(int, done.stdout.split()))
-        if done.returncode or len(version) != 2:
-            problem = f"is no Python interpreter (exit code {done.returncode})"
-        elif version < _OLDEST_PYTHON:
-            problem = f"is Python {version[0]}.{version[1]}; 3.8 or newer is needed"
-    except subprocess.TimeoutExpired:
-        problem = f"did not answer within {_CHECK_WITHIN_S:.0f} s"
-    except ValueError:
-        problem = "is no Python interpreter (it does not print its version)"
-    except OSError as error:
-        problem = f"cannot be started: {error.strerror}"
-    if problem is not None:
-        raise ConfigError(
-            f"{python} {problem}",
-            fields={"python": problem},
-            hint="give the full path of an interpreter, as `python3 -c 'import sys; "
-            "print(sys.executable)'` prints it",
-        )
-
-
 def _stage(
     folder: Folder, staged: Path, record: dict[str, Any], files: Mapping[str, bytes]
 ) -> None:
@@ -360,14 +329,18 @@ def _disk_errors(root: Path) -> Iterator[None]:
         raise Unavailable(f"the job's files could not be written: {error}") from error
 
 
-def _empty(trash: Path) -> None:
-    """Delete what was released, also folders that a job has made read-only."""
-    for one in list(trash.iterdir()) if trash.is_dir() else []:
-        try:
-            shutil.rmtree(one)
-        except FileNotFoundError:
-            pass  # somebody else empties it too
-        except OSError:
-            for folder, _, _ in os.walk(one):
-                Path(folder).chmod(0o700)
-            shutil.rmtree(one, ignore_errors=True)
+def _delete(released: Path) -> None:
+    """Delete a released folder, also one that its job has made read-only."""
+    try:
+        shutil.rmtree(released)
+    except FileNotFoundError:
+        pass  # somebody else deletes it too
+    except OSError:
+        for folder, _, _ in os.walk(released):
+            Path(folder).chmod(0o700)
+        shutil.rmtree(released, ignore_errors=True)
+
+
+def _delete_all(trash: Path) -> None:
+    for one in trash.iterdir():
+        _delete(one)

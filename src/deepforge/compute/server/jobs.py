@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from deepforge.compute.server import processes
@@ -29,7 +30,9 @@ from deepforge.compute.server.launch import FirstProcess, Runner, Start
 _LOOK_EVERY_S = 0.1
 _CLEAR_EVERY_S = 0.01
 _CLEAR_WITHIN_S = 5.0
+_END_WITHIN_S = 0.02  # nobody is answered meanwhile
 _TRY_AGAIN_AFTER_S = 1.0
+_STAGED_WITHIN_S = 3600.0  # an adapter needs milliseconds
 
 Report = Sequence[Any]  # state, exit code, reason, message
 _CANCELLED: Report = ("cancelled", None, None, None)
@@ -98,21 +101,24 @@ class Jobs:
         return {}
 
     def release(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Forget an ended job: its folder goes to the trash, which the adapter empties."""
+        """Forget an ended job. Its folder goes to the trash, where the adapter deletes it."""
         job = self._jobs.get(message["key"])
         if job is None or job.state != "ended":
-            return {}
-        with suppress(FileNotFoundError):
-            self._throw_away(job.folder)
+            return {"trash": None}
+        name = self._throw_away(job.folder.root)
         del self._jobs[job.key]
-        return {}
+        return {"trash": name}
 
     def recover(self) -> None:
-        """Find the jobs that earlier supervisors left."""
+        """Find the jobs that earlier supervisors left, and throw away what nobody will miss."""
+        for staged in self._folder.staging.iterdir():
+            with suppress(FileNotFoundError):  # an adapter removed it itself
+                if time.time() - staged.stat().st_mtime > _STAGED_WITHIN_S:
+                    self._throw_away(staged)
         for root in sorted(self._folder.jobs.iterdir()):
             recorded = JobFolder(root).read()
             if recorded is None:  # written by a machine that lost power
-                self._throw_away(JobFolder(root))
+                self._throw_away(root)
             else:
                 self._find_again(self._add(root.name, recorded.request))
         self._queue.sort(key=lambda job: (job.request["submitted_ns"], job.key))
@@ -156,8 +162,13 @@ class Jobs:
         job = self._jobs[key] = _Job(key, self._folder.job(key), request)
         return job
 
-    def _throw_away(self, folder: JobFolder) -> None:
-        folder.root.rename(self._folder.trash / f"{folder.root.name}-{time.time_ns()}")
+    def _throw_away(self, root: Path) -> str | None:
+        name = f"{root.name}-{time.time_ns()}"
+        try:
+            root.rename(self._folder.trash / name)
+        except FileNotFoundError:
+            return None  # somebody removed it
+        return name
 
     # -- starting --------------------------------------------------------------------------
 
@@ -291,7 +302,7 @@ class Jobs:
         pid = job.child or (job.process.pid if job.process else None)
         if pid is None:
             return
-        processes.end(lambda: processes.tree([pid]))
+        processes.end(lambda: processes.tree([pid]), within_s=_END_WITHIN_S)
         if not processes.LINUX:
             processes.send_group(pid, signal.SIGKILL)
 
@@ -326,7 +337,7 @@ class Jobs:
             known.add(self._spare.pid)
         strays = processes.children() - known
         if strays:
-            processes.end(lambda: processes.tree(strays))
+            processes.end(lambda: processes.tree(strays), within_s=_END_WITHIN_S)
         now = time.monotonic()
         for job in [one for one in self._busy.values() if one.state == "clearing"]:
             if not strays or now >= job.cleared_by:
@@ -341,7 +352,7 @@ class Jobs:
                 self._later(job)
                 return
             if recorded.process.pid != job.child:  # a child of a supervisor before us was quicker
-                job.child = None
+                job.child = job.code = None
                 self._find_again(job)
                 return
         found = recorded.exit if recorded is not None else None

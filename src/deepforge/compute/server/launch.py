@@ -176,8 +176,9 @@ def _watch(start: Start) -> dict[str, Any]:
         _ignore_endings()
         os.killpg(0, number)
 
-    _ignore_endings()
-    signal.signal(signal.SIGTERM, pass_on)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, pass_on)  # never ignored before: that would lose a blocked one
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     ended = 0
     while ended != pid:  # orphans of the job come by here too

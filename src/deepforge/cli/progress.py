@@ -1,0 +1,111 @@
+"""What is told of an execution while it runs, as plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import click
+
+from deepforge.cli import show
+
+
+class Progress(Protocol):
+    """Shows events as they come."""
+
+    def begin(self, view: Mapping[str, Any]) -> None:
+        """The whole execution, at first and again after a lost connection."""
+
+    def job(self, job: Mapping[str, Any]) -> None: ...
+
+    def log(self, job: str, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None:
+        """Show what is still held back."""
+
+
+class PlainProgress:
+    """One line for each thing that happens, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._told: dict[str, tuple[str, int]] = {}
+        self._partial: dict[str, str] = {}
+
+    def begin(self, view: Mapping[str, Any]) -> None:
+        if not self._names:
+            count = len(view["jobs"])
+            jobs = "1 job" if count == 1 else f"{count} jobs"
+            click.echo(f"{view['pipeline']}: {jobs}, execution {view['id']}", err=True)
+        self._names = {job["id"]: job["name"] for job in view["jobs"]}
+        for job in view["jobs"]:
+            self.job(job)
+
+    def job(self, job: Mapping[str, Any]) -> None:
+        told = (job["status"], job["attempts"])
+        if self._told.get(job["id"]) == told:
+            return
+        self._told[job["id"]] = told
+        self._flush(job["id"])
+        if sentence := job_sentence(job):
+            click.echo(f"{job['name']}: {sentence}", err=True)
+
+    def log(self, job: str, text: str) -> None:
+        *lines, rest = (self._partial.pop(job, "") + text).split("\n")
+        if rest:
+            self._partial[job] = rest
+        for line in lines:
+            self._line(job, line)
+
+    def note(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def close(self) -> None:
+        for job in list(self._partial):
+            self._flush(job)
+
+    def _flush(self, job: str) -> None:
+        if rest := self._partial.pop(job, ""):
+            self._line(job, rest)
+
+    def _line(self, job: str, line: str) -> None:
+        click.echo(f"{self._names.get(job, job)} | {final_text(line)}", err=True)
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def begin(self, view: Mapping[str, Any]) -> None: ...
+
+    def job(self, job: Mapping[str, Any]) -> None: ...
+
+    def log(self, job: str, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def job_sentence(job: Mapping[str, Any]) -> str:
+    """Say what became of a job; empty for states that need no words."""
+    status = job["status"]
+    took = show.seconds(job["seconds"])
+    if status == "running":
+        return "running" if job["attempts"] < 2 else f"running, attempt {job['attempts']}"
+    if status == "ready" and job["attempts"]:
+        return f"attempt {job['attempts']} did not succeed; trying again"
+    if status == "succeeded":
+        return "taken from an earlier execution" if job["cached"] else f"succeeded in {took}"
+    if status == "failed":
+        return "failed"
+    if status == "skipped":
+        return f"skipped, because {job['skipped_because']} did not succeed"
+    return "cancelled" if status == "cancelled" else ""
+
+
+def final_text(line: str) -> str:
+    """What of a line is left to see: what follows the last carriage return within it."""
+    text = line.rstrip("\r").rpartition("\r")[2]
+    return "".join(letter for letter in text if letter == "\t" or letter.isprintable())
