@@ -15,7 +15,7 @@ from deepforge.cli.asgi import App, AsgiTransport
 from deepforge.execution.access import Address
 from deepforge.server.app import build_app, build_channel_app
 from deepforge.server.home import Home, open_home
-from deepforge.server.listen import answering, base_url, bind, serving
+from deepforge.server.listen import answering, base_url, bind, run, serving
 from deepforge.server.logs import configure_logging
 from deepforge.server.services import open_services
 
@@ -76,7 +76,7 @@ class _AppThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            run(self._serve())
         except BaseException as error:  # it belongs to whoever waits for this thread
             self._error = error
         finally:

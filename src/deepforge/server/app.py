@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 import deepforge
@@ -39,7 +40,19 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
 
     The services stay open as long as the app is used; whoever opened them closes them.
     """
-    app = _bare_app(services, access or Access(), openapi_url=f"{PREFIX}/openapi.json")
+    app = FastAPI(
+        title="DeepForge",
+        version=deepforge.__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # they would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
+    )
+    app.state.services = services
+    app.state.access = access or Access()
+    app.state.stopping = asyncio.Event()
+    faults.install(app)
     api = APIRouter(
         prefix=PREFIX,
         responses={
@@ -64,24 +77,11 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
 
 
 def build_channel_app(services: Services) -> ASGIApp:
-    """Make the app that answers runners alone: nothing but the attempt routes."""
-    app = _bare_app(services, Access(), openapi_url=None)
-    app.router.routes.extend(attempts.routes(PREFIX))
-    return app
+    """Make the app that answers runners alone: nothing but the attempt routes.
 
-
-def _bare_app(services: Services, access: Access, *, openapi_url: str | None) -> FastAPI:
-    app = FastAPI(
-        title="DeepForge",
-        version=deepforge.__version__,
-        openapi_url=openapi_url,
-        docs_url=None,  # they would load scripts from elsewhere
-        redoc_url=None,
-        redirect_slashes=False,
-        telemetry=_NO_TELEMETRY,
-    )
+    Every job waits for it, so it is Starlette's, without what FastAPI adds to each request.
+    """
+    app = Starlette(routes=attempts.routes(PREFIX))
     app.state.services = services
-    app.state.access = access
-    app.state.stopping = asyncio.Event()
     faults.install(app)
     return app

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -25,7 +26,7 @@ _LONGEST_PART = 200  # a place in deeply nested JSON has no end
 _log = structlog.get_logger(__name__)
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Make `app` answer every error in the shape of `ErrorReply`."""
     app.add_exception_handler(DeepForgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
