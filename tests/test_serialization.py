@@ -79,9 +79,7 @@ VALUES = [
     "\ud800",
     "x" * 100_000,
     "🎈" * 16_384,
-    b"",
-    b"\x00\xff." * 500,
-    b"x" * 100_000,
+    bytearray(b"\x00\xff."),
     (1, "two", [3.0, {"four": {5}}]),
     frozenset("ab"),
     range(3),
@@ -108,6 +106,22 @@ def test_pickles_of_others_are_read(value: object, protocol: int, tmp_path: Path
     path.write_bytes(pickle.dumps(value, protocol=protocol))
 
     assert value == back("x", "pickle", path)
+
+
+@pytest.mark.parametrize("value", [b"", b"\x89PNG\r\n\x1a\n", b"\x00\xff." * 100_000])
+def test_bytes_are_stored_as_they_are(value: bytes, stored: Any) -> None:
+    """So that a picture that an operation returns is a picture to everybody else."""
+    type_name, format_name, path = stored(value)
+
+    assert ("builtins.bytes", "file") == (type_name, format_name)
+    assert value == path.read_bytes()
+    assert value == back(type_name, format_name, path)
+
+
+def test_a_file_of_a_users_own_type_is_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "value").write_bytes(b"content")
+
+    assert b"content" == back("photo", "file", tmp_path / "value")
 
 
 def test_not_a_number_comes_back(stored: Any) -> None:

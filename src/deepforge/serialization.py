@@ -1,4 +1,4 @@
-"""How values become files and come back: registered types, numpy arrays without pickle, pickle.
+"""How values become files and come back: registered types, bytes as they are, numpy, pickle.
 
 Standard library only, Python 3.8 or newer: this file travels with the runner. A project says in its
 `serializers.py` how values of its own types are kept:
@@ -55,8 +55,9 @@ def full_name(cls: Type[Any]) -> str:
 def dump(value: Any, file: BinaryIO) -> Tuple[str, str]:
     """Write a value and return its `(type, format)`, which `load` needs to read it.
 
-    The first of these that fits: a registered class (its own, then the nearest base), a numpy array
-    of plain numbers or texts (`npy`), pickle. Raises `SerializationError` naming the type; errors of
+    The first of these that fits: a registered class (its own, then the nearest base), bytes as they
+    are (`file`: a picture stays a picture), a numpy array of plain numbers or texts (`npy`), pickle.
+    Raises `SerializationError` naming the type; errors of
     the disk (`OSError`) and of a registered function come as they are.
     """
     cls = type(value)
@@ -65,13 +66,16 @@ def dump(value: Any, file: BinaryIO) -> Tuple[str, str]:
     if found is not None:
         found[0](value, file)
         return name, "registered"
+    if cls is bytes:
+        file.write(value)
+        return name, "file"
     if name == "numpy.ndarray" and not value.dtype.hasobject:
         import numpy
 
         numpy.save(file, value, allow_pickle=False)
         return name, "npy"
     simple = _SIMPLE.get(cls)
-    if simple is None or (cls in _SIZED and len(value) > _SIMPLE_LONGEST):
+    if simple is None or (cls is str and len(value) > _SIMPLE_LONGEST):
         _pickle(value, file)
     else:
         file.write(b"\x80\x04" + simple(value) + b".")
@@ -79,7 +83,12 @@ def dump(value: Any, file: BinaryIO) -> Tuple[str, str]:
 
 
 def load(type: str, format: str, file: BinaryIO) -> Any:
-    """Read the value that `dump` wrote. Raises `SerializationError` if nobody knows how."""
+    """Read the value that `dump` wrote; a file that a user stored (`file`) is its bytes.
+
+    Raises `SerializationError` if nobody knows how.
+    """
+    if format == "file":
+        return file.read()
     if format == "npy":
         import numpy
 
@@ -180,7 +189,7 @@ def _pickler() -> Any:
     return pickler
 
 
-# Single numbers, texts and bytes are what small operations pass on. They are written and read here
+# Single numbers and texts are what small operations pass on. They are written and read here
 # as the few bytes that pickle knows, because importing pickle costs a quarter of a bare interpreter.
 
 _SIMPLE_LONGEST = 16 * 1024
@@ -204,9 +213,7 @@ _SIMPLE: Dict[Type[Any], Callable[[Any], bytes]] = {
     int: _simple_int,
     float: lambda value: b"F%a\n" % value,
     str: _simple_str,
-    bytes: lambda value: b"\x8e" + len(value).to_bytes(8, "little") + value,
 }
-_SIZED = (str, bytes)
 
 
 def _read_simple(data: bytes) -> Optional[Tuple[Any]]:
@@ -220,6 +227,6 @@ def _read_simple(data: bytes) -> Optional[Tuple[Any]]:
         return (int.from_bytes(rest[1:], "little", signed=True),)
     if kind == b"F" and rest[-1:] == b"\n" and len(rest) < 30:
         return (float(rest),)
-    if kind in (b"\x8d", b"\x8e") and int.from_bytes(rest[:8], "little") == len(rest) - 8:
-        return (rest[8:] if kind == b"\x8e" else rest[8:].decode("utf-8", "surrogatepass"),)
+    if kind == b"\x8d" and int.from_bytes(rest[:8], "little") == len(rest) - 8:
+        return (rest[8:].decode("utf-8", "surrogatepass"),)
     return None

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compute.supervised import (
-    OpenServer,
-    QuickServerCompute,
-    processes_of,
-    supervisor_pid,
-    wait_gone,
-)
+from compute.supervised import OpenServer, QuickServerCompute, stop_all
 from deepforge.compute.port import Host
 from deepforge.compute.server.adapter import ServerSettings
 
@@ -28,15 +19,7 @@ def server_folder(tmp_path: Path) -> Iterator[Path]:
     """A host folder. Afterwards its supervisor is stopped by its pid; no process may be left."""
     folder = tmp_path / "host"
     yield folder
-    supervisor = supervisor_pid(folder)
-    if supervisor is not None:
-        os.kill(supervisor, signal.SIGTERM)
-        wait_gone(supervisor)
-    deadline = time.monotonic() + 2
-    while (left := processes_of(folder)) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    left = stop_all(folder)
     assert not left, f"left running: {left}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +47,20 @@ def processes_of(folder: Path) -> dict[int, str]:
         if where.startswith(str(folder)) or str(folder).encode() in command:
             found[int(entry.name)] = command.decode(errors="replace")
     return found
+
+
+def stop_all(folder: Path) -> dict[int, str]:
+    """End the supervisor of a folder, by its pid. Return what else still ran, and kill it."""
+    supervisor = supervisor_pid(folder)
+    if supervisor is not None:
+        os.kill(supervisor, signal.SIGTERM)
+        wait_gone(supervisor)
+    deadline = time.monotonic() + 2
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for pid in left:
+        processes.send(pid, signal.SIGKILL)
+    return left
 
 
 def wait_gone(pid: int, *, within_s: float = 10.0) -> None:

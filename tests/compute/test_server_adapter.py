@@ -16,10 +16,8 @@ from compute.supervised import (
     QuickServerCompute,
     ended,
     log_of,
-    processes_of,
+    stop_all,
     supervisor_pid,
-    wait_for,
-    wait_gone,
 )
 from deepforge.compute.environment import clean_environment
 from deepforge.compute.port import PYTHON, Host, JobReport, JobRequest, Resources
@@ -168,11 +166,7 @@ async def test_a_home_with_a_very_long_path_works(tmp_path: Path) -> None:
     async with QuickServerCompute(ServerSettings(), Host(folder)) as compute:
         report = await ended(compute, await compute.submit(python("raise SystemExit(3)")))
         assert report.exit_code == 3
-    supervisor = supervisor_pid(folder)
-    assert supervisor is not None
-    os.kill(supervisor, 15)
-    wait_gone(supervisor)
-    wait_for(lambda: not processes_of(folder), "all have ended")
+    assert stop_all(folder) == {}
 
 
 async def test_a_job_has_no_file_of_ours_open(open_server: OpenServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def show_artifact(name: str, project: str | None, as_json: bool) -> None:
     )
     if found["provenance"]:
         click.echo("\ncame from")
-        show.print_fields({f"  {key}": value for key, value in found["provenance"].items()})
+        show.print_fields(dict(_flat(found["provenance"], "  ")))
 
 
 @artifacts.command("get")
@@ -171,6 +171,17 @@ def import_artifact(
     with connect() as client:
         made = client.post("/artifacts/import", body)
     _tell(made, as_json)
+
+
+def _flat(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, object]]:
+    """Nested values on lines of their own; the innermost ones on one line."""
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            yield before + name, value
+        elif any(isinstance(inner, Mapping) for inner in value.values()):
+            yield from _flat(value, f"{before}{name} ")
+        elif value:
+            yield before + name, ", ".join(f"{key} {inner}" for key, inner in value.items())
 
 
 def _resolve(client: Client, name: str, project: str | None) -> dict[str, Any]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import httpx
 
 from deepforge.cli.asgi import App, AsgiTransport
-from deepforge.execution.access import Address
-from deepforge.server.app import build_app, build_channel_app
 from deepforge.server.home import Home, open_home
-from deepforge.server.listen import answering, base_url, bind, run, serving
+from deepforge.server.listen import run
 from deepforge.server.logs import configure_logging
-from deepforge.server.services import open_services
+from deepforge.server.start import embedded
 
 _LOG_FILE = "embedded.log"
 _LONGEST_LOG_BYTES = 5 * 1024 * 1024
@@ -85,25 +83,9 @@ class _AppThread:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._close = asyncio.Event()
-        async with _open_app(self._home, driving=self._driving) as self._app:
+        async with embedded(self._home, drive=self._driving) as self._app:
             self._ready.set()
             await self._close.wait()
-
-
-@asynccontextmanager
-async def _open_app(home: Home, *, driving: bool) -> AsyncIterator[App]:
-    if not driving:
-        async with open_services(home, drive=False, address=Address()) as services:
-            yield build_app(services)
-        return
-    async with AsyncExitStack() as stack:
-        listener = stack.enter_context(bind("127.0.0.1", 0))
-        url = base_url(listener)
-        address = Address(loopback_url=url, file=str(home.address))
-        services = await stack.enter_async_context(open_services(home, drive=True, address=address))
-        await stack.enter_async_context(serving(build_channel_app(services), listener))
-        await stack.enter_async_context(answering(home, url))
-        yield build_app(services)
 
 
 @contextmanager

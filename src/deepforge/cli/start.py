@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
-
-    from deepforge.server.home import Home
+    from deepforge.server.start import Listening
 
 _EPILOG = """\b
 Examples:
@@ -43,58 +40,18 @@ def start(host: str, port: int, public_url: str | None) -> None:
 
     Executions that were running go on. Those still running when it stops go on at the next start.
     """
-    import asyncio
-
+    from deepforge.server import start as server
     from deepforge.server.home import open_home
+    from deepforge.server.listen import run
     from deepforge.server.logs import configure_logging
 
-    home = open_home()
     configure_logging()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(home, host, port, _checked(public_url)))
+    run(
+        server.start(open_home(), host=host, port=port, public_url=public_url, announce=_announce)
+    )
 
 
-async def _serve(home: Home, host: str, port: int, public_url: str | None) -> None:
-    from contextlib import AsyncExitStack
-
-    from deepforge.execution.access import Address
-    from deepforge.server.app import build_app
-    from deepforge.server.auth import Access, is_loopback
-    from deepforge.server.listen import answering, base_url, bind, serving, stop_signals
-    from deepforge.server.services import open_services
-
-    async with AsyncExitStack() as stack:
-        stop = stack.enter_context(stop_signals())
-        listener = stack.enter_context(bind(host, port))
-        url = base_url(listener)
-        access = Access() if is_loopback(host) else Access(home.access_token())
-        address = Address(loopback_url=url, public_url=public_url, file=str(home.address))
-        services = await stack.enter_async_context(open_services(home, drive=True, address=address))
-        app = build_app(services, access)
-        await stack.enter_async_context(serving(app, listener, stopping=app.state.stopping.set))
-        await stack.enter_async_context(answering(home, url))
-        click.echo(f"DeepForge answers at {url}")
-        if access.token is not None:
-            click.echo(f"callers need the access token in {home.token}")
-        await stop
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    return uvloop.new_event_loop
-
-
-def _checked(public_url: str | None) -> str | None:
-    if public_url is None:
-        return None
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(public_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise click.BadParameter(
-            f"{public_url!r} is not the address of a server", param_hint="--public-url"
-        )
-    return public_url.rstrip("/")
+def _announce(listening: Listening) -> None:
+    click.echo(f"DeepForge answers at {listening.url}")
+    if listening.token_file is not None:
+        click.echo(f"callers need the access token in {listening.token_file}")

@@ -23,8 +23,10 @@ class _Page:
     saved: Job
     revision: int
     current: Job
-    pending: list[Event] = field(default_factory=list)
-    instructions: list[Instruction] = field(default_factory=list)
+    pending: list[tuple[Event, tuple[Instruction, ...]]] = field(default_factory=list)
+    """What was told since it was stored."""
+    due: list[Instruction] = field(default_factory=list)
+    """What is to be done about what is stored."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -40,6 +42,8 @@ class Book:
         changed: Callable[[Job], None],
         now: Callable[[], str] = utc_now,
     ) -> None:
+        self.open = sum(not one.value.state.is_final for one in jobs)
+        """How many jobs have not ended."""
         self._store = store
         self._policy = policy
         self._changed = changed
@@ -56,23 +60,37 @@ class Book:
     def __iter__(self) -> Iterator[Job]:
         return (page.current for page in self._pages.values())
 
+    def is_stored(self, id: str) -> bool:
+        """Whether everything told of the job is stored."""
+        return self._pages[id].current is self._pages[id].saved
+
     def tell(self, id: str, event: Event) -> Job:
         """Fold an event in. Its instructions come out of the next `save`."""
         page = self._pages[id]
         job, instructions = step(page.current, event, now=self._now(), policy=self._policy)
-        if job is not page.current or instructions:
-            page.current = job
-            page.pending.append(event)
-            page.instructions.extend(instructions)
+        if job is not page.current:
+            self._put(page, job)
+            page.pending.append((event, instructions))
         return job
 
     async def save(self, ids: Iterable[str]) -> list[tuple[Job, Instruction]]:
         """Store these jobs and return what is to be done now, each instruction once.
 
-        After it returns, everything told before is stored, by this call or by another.
+        When this returns, everything told before is stored, by this call or by another.
         """
         found = await asyncio.gather(*(self._save(self._pages[id]) for id in dict.fromkeys(ids)))
         return [one for part in found for one in part]
+
+    async def read_again(self, ids: Sequence[str]) -> None:
+        """Take over what other processes stored of these jobs."""
+        if not ids:
+            return
+        execution = self._pages[ids[0]].saved.execution
+        for newer in await self._store.jobs(execution, ids):
+            page = self._pages[newer.value.id]
+            async with page.lock:
+                if newer.revision > page.revision:
+                    self._fold_again(page, newer)
 
     async def _save(self, page: _Page) -> list[tuple[Job, Instruction]]:
         async with page.lock:
@@ -82,20 +100,24 @@ class Book:
                 try:
                     page.revision = await self._store.save_job(job, if_revision=page.revision)
                 except Conflict:
-                    await self._fold_again(page)
+                    self._fold_again(page, await self._store.job(job.execution, job.id))
                     continue
                 page.saved = job
+                page.due += [one for _, some in page.pending[:told] for one in some]
                 del page.pending[:told]
                 self._changed(job)
-            instructions, page.instructions = page.instructions, []
-            page.pending.clear()
-            return [(page.current, one) for one in instructions]
+            due, page.due = page.due, []
+            return [(page.current, one) for one in due]
 
-    async def _fold_again(self, page: _Page) -> None:
-        newer = await self._store.job(page.saved.execution, page.saved.id)
-        page.saved = page.current = newer.value
+    def _fold_again(self, page: _Page, newer: Saved[Job]) -> None:
+        page.saved = newer.value
         page.revision = newer.revision
-        events, page.pending, page.instructions = page.pending, [], []
-        for event in events:
+        self._put(page, newer.value)
+        pending, page.pending = page.pending, []
+        for event, _ in pending:
             self.tell(newer.value.id, event)
         self._changed(newer.value)
+
+    def _put(self, page: _Page, job: Job) -> None:
+        self.open += page.current.state.is_final - job.state.is_final
+        page.current = job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from deepforge.errors import NotFound
 from deepforge.ids import digest
 from deepforge.projects.history import History
 from deepforge.storage.client import StorageClient
+
+TRUSTED_S = 30.0
+"""How long a bundle that was seen in a storage is taken to be there: somebody may empty it."""
 
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -30,7 +34,7 @@ class Bundles:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._known: dict[tuple[str, str], Bundle] = {}
+        self._known: dict[tuple[StorageClient, str], tuple[Bundle, float]] = {}
 
     async def put(self, storage: StorageClient, project: str, commit: str) -> Bundle:
         """Return the commit's bundle, after it is in the storage. Safe to repeat.
@@ -38,20 +42,17 @@ class Bundles:
         The same files always make the same bytes, so a bundle is shared by every commit and every
         execution with the same files. Raises what the storage raises.
         """
-        known = self._known.get((storage.name, commit))
-        if known is not None:
-            return known
-        data = pack(await self._history.read_files(project, commit))
-        name = digest(data)
-        bundle = Bundle(f"bundles/{name.removeprefix('sha256:')}.zip", len(data), name)
-        if not await _is_there(storage, bundle):
-            await storage.put_bytes(bundle.key, data)
-        self._known[storage.name, commit] = bundle
+        bundle, seen_at = self._known.get((storage, commit), (None, 0.0))
+        if bundle is not None and time.monotonic() - seen_at < TRUSTED_S:
+            return bundle
+        if bundle is None or not await _is_there(storage, bundle):
+            data = pack(await self._history.read_files(project, commit))
+            name = digest(data)
+            bundle = Bundle(f"bundles/{name.removeprefix('sha256:')}.zip", len(data), name)
+            if not await _is_there(storage, bundle):
+                await storage.put_bytes(bundle.key, data)
+        self._known[storage, commit] = bundle, time.monotonic()
         return bundle
-
-    def forget(self, storage: str) -> None:
-        """The storage may have lost what it had: look again next time."""
-        self._known = {place: one for place, one in self._known.items() if place[0] != storage}
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

@@ -1,7 +1,8 @@
 """Drives one execution to its end: tells the machine what happened and does what it says.
 
 It compares what should be with what is (every job, at the start and now and then), and reacts at once
-to hints. A lost hint costs seconds: the compute is polled and the documents are read again.
+to hints. A lost hint costs seconds: the compute is polled and the documents are read again. Runners
+may talk to any server, so other processes write how jobs go, too; only we say what follows from it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from deepforge.ids import epoch_s, utc_now
 log = structlog.get_logger()
 
 READ_AGAIN_S = 2.0
-"""How often the execution's document is read for what other processes wrote: a cancel, mostly."""
+"""How often the documents are read for what other processes wrote, and every job is looked at."""
 POLL_S = 1.0
 """The shortest pause between two polls: what matters soon is told over the channel."""
 
@@ -51,12 +52,12 @@ class Conductor:
         self._effects = effects
         self._events = events
         self._downstream = _downstream(book)
-        self._open = sum(not job.state.is_final for job in book)
         self._tasks: asyncio.TaskGroup
         self._ended = asyncio.Event()
-        self._busy: set[tuple[str, str]] = set()  # (job, what is being done for it)
+        self._busy: set[tuple[str, str]] = set()  # (attempt's key, what is being done for it)
         self._pauses: dict[str, asyncio.TimerHandle] = {}
         self._cancelling = False
+        self._leaving = False
 
     async def run(self) -> Execution:
         """Drive until every job is final; return the execution as it ended.
@@ -71,6 +72,7 @@ class Conductor:
                 await self._take_up()
                 await self._ended.wait()
             finally:
+                self._leaving = True
                 watch.cancel()
                 poll.cancel()
                 for pause in self._pauses.values():
@@ -103,7 +105,6 @@ class Conductor:
         if after.state is JobState.READY:
             changed += self._due(after)
         if after.state.is_final and not before.state.is_final:
-            self._open -= 1
             for next_id in self._downstream[id]:
                 changed += self._consider(next_id)
         return changed
@@ -126,46 +127,51 @@ class Conductor:
         if job.retry_at is not None:
             pause_s = epoch_s(job.retry_at) - epoch_s(utc_now())
             if pause_s > 0:
-                self._pauses[job.id] = asyncio.get_running_loop().call_later(
-                    pause_s, lambda: self._do(job.id, "due", self._resume(job.id))
-                )
+                if job.id not in self._pauses:
+                    self._pauses[job.id] = asyncio.get_running_loop().call_later(
+                        pause_s, lambda: self._do(job, "due", self._resume(job.id))
+                    )
                 return []
         return self._note(job.id, machine.Due())
 
     async def _resume(self, id: str) -> None:
-        await self.tell(id, machine.Due())
+        del self._pauses[id]
+        if self.book[id].state is JobState.READY:
+            await self._settle(self._due(self.book[id]))
 
     async def _settle(self, ids: Iterable[str]) -> None:
         """Store these jobs, then do what the machine said."""
         for job, instruction in await self.book.save(ids):
             self._begin(job, instruction)
-        if self._open == 0:
+        if self.book.open == 0:
             self._ended.set()
 
     # ── doing ─────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, job: Job, instruction: machine.Instruction) -> None:
         if isinstance(instruction, machine.Submit):
-            self._do(job.id, "submit", self._submit(job))
+            self._do(job, "submit", self._submit(job))
         elif isinstance(instruction, machine.Collect):
-            self._do(job.id, "collect", self._collect(job, instruction))
+            self._do(job, "collect", self._collect(job, instruction))
         elif isinstance(instruction, machine.Cancel):
-            self._do(job.id, "cancel", self._cancel(job))
+            self._do(job, "cancel", self._cancel(job))
         else:
-            self._do(job.id, f"release {instruction.attempt}", self._release(job, instruction))
+            self._do(job, f"release {instruction.attempt}", self._release(job, instruction))
 
-    def _do(self, id: str, what: str, doing: Coroutine[Any, Any, None]) -> None:
-        """Do it in a task of its own, unless the same is being done for this job already."""
-        if (id, what) in self._busy:
+    def _do(self, job: Job, what: str, doing: Coroutine[Any, Any, None]) -> None:
+        """Do it in a task of its own, unless the same is being done for this attempt already, or we
+        are leaving: then the next holder of the lease finds it in the documents."""
+        doubled = (job.key(), what) in self._busy
+        if doubled or self._leaving:
             doing.close()
             return
-        self._busy.add((id, what))
+        self._busy.add((job.key(), what))
 
         async def guarded() -> None:
             try:
                 await doing
             finally:
-                self._busy.discard((id, what))
+                self._busy.discard((job.key(), what))
 
         self._tasks.create_task(guarded())
 
@@ -205,14 +211,30 @@ class Conductor:
 
     # ── level, not edge ───────────────────────────────────────────────────────────────────────────
 
+    async def _watch(self) -> None:
+        """Now and then read what other processes wrote, and look at every job."""
+        while True:
+            await asyncio.sleep(READ_AGAIN_S)
+            try:
+                self.execution = (await self._store.execution(self.execution.id)).value
+                await self.book.read_again([job.id for job in self.book if job.state.is_active])
+                await self._take_up()
+            except DeepForgeError as error:
+                if not error.transient:
+                    raise
+                log.warning("read_failed", execution=self.execution.id, error=error.message)
+
     async def _take_up(self) -> None:
-        """Look at every job once: begin what is due, go on with what an earlier holder began."""
+        """Look at every job once: begin what is due, go on with what an earlier holder began, or
+        another process heard of. Safe at any time: what is being done is not done twice."""
         changed: list[str] = []
         for job in list(self.book):
             if job.state is JobState.WAITING:
                 changed += self._consider(job.id)
             elif job.state is JobState.READY:
                 changed += self._due(job)
+            elif not self.book.is_stored(job.id):
+                changed.append(job.id)
             elif job.state is JobState.COLLECTING:
                 self._begin(job, machine.Collect(job.attempts[-1].number))
             elif job.state.is_active and job.attempts[-1].handle is None:
@@ -220,20 +242,6 @@ class Conductor:
         await self._settle(changed)
         if self.execution.cancel_requested_at is not None:
             await self.cancel()
-
-    async def _watch(self) -> None:
-        """Read the execution again now and then: somebody may have asked for its end."""
-        while True:
-            await asyncio.sleep(READ_AGAIN_S)
-            try:
-                saved = await self._store.execution(self.execution.id)
-            except DeepForgeError as error:
-                if not error.transient:
-                    raise
-                continue
-            self.execution = saved.value
-            if saved.value.cancel_requested_at is not None:
-                await self.cancel()
 
     async def _poll(self) -> None:
         """Ask every compute about all its jobs at once, as often as is polite."""
@@ -260,7 +268,7 @@ class Conductor:
             changed += self._note(job.id, machine.Reported(job.attempts[-1].number, report))
             again = self.book[job.id]
             if again.cancel_requested and again.state.is_active:
-                self._do(job.id, "cancel", self._cancel(again))
+                self._do(again, "cancel", self._cancel(again))
         await self._settle(changed)
         return compute.capabilities.poll_every_s
 

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 LEASE_S = 20.0
 LOOK_S = 5.0
+AGAIN_S = 1.0
+"""The first pause after a conductor failed."""
 
 
 class Driver:
@@ -72,7 +74,12 @@ class Driver:
         return self._conductors.get(execution)
 
     async def adopt(self, id: str) -> bool:
-        """Drive an execution from now on, if its lease can be had. Safe to repeat."""
+        """Drive an execution from now on, if its lease can be had. Safe to repeat.
+
+        Outside the driver's block nothing is driven.
+        """
+        if self._looking is None:
+            return False
         if id in self._driven:
             return True
         try:
@@ -95,6 +102,8 @@ class Driver:
                         await self.adopt(saved.value.id)
             except DeepForgeError as error:
                 log.warning("adoption_failed", error=error.message)
+            except Exception:  # this loop must survive what nobody thought of
+                log.exception("adoption_failed")
             try:
                 await asyncio.wait_for(self._wake.wait(), LOOK_S)
             except TimeoutError:
@@ -103,10 +112,12 @@ class Driver:
 
     async def _drive(self, execution: Execution) -> None:
         """Conduct until the end, and begin again after errors; give the lease back when leaving."""
-        pause_s = 1.0
+        pause_s = 0.0
         try:
             while True:
                 try:
+                    if pause_s:  # the lease may have ended meanwhile, and more may have changed
+                        execution = await self._store.change_execution(execution.id, self._take)
                     await self._conduct(execution)
                     return
                 except _Held:
@@ -114,11 +125,13 @@ class Driver:
                     return
                 except Exception:  # this loop must survive what nobody thought of
                     log.exception("conductor_failed", execution=execution.id)
+                pause_s = min(60.0, 2 * pause_s) or AGAIN_S
                 await asyncio.sleep(pause_s)
-                pause_s = min(60.0, pause_s * 2)
         finally:
-            self._driven.pop(execution.id, None)
-            await asyncio.shield(self._give_back(execution.id))
+            try:
+                await asyncio.shield(self._give_back(execution.id))
+            finally:  # not before: adopted again, it would lose the new lease
+                self._driven.pop(execution.id, None)
 
     async def _conduct(self, execution: Execution) -> None:
         jobs = await self._store.jobs(execution.id)

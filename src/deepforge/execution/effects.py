@@ -89,8 +89,7 @@ class Effects:
             return NoResult(number, said)
         if found is not None:
             return found
-        if report is None:  # the runner said it had finished, the compute did not speak yet
-            report = JobReport("exited", message="it finished, and its result is not there")
+        report = report or await self._last_word(execution, job)
         return NoResult(number, report, await self._platform_log(execution, job))
 
     async def cancel(self, execution: Execution, job: Job) -> None:
@@ -110,6 +109,20 @@ class Effects:
         if attempt.handle is not None:
             compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
             await compute.release(attempt.handle)
+
+    async def _last_word(self, execution: Execution, job: Job) -> JobReport:
+        """What the compute says of an attempt that is over, as the runner or an earlier server knew."""
+        handle = job.attempts[-1].handle
+        if handle is not None:
+            try:
+                compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+                (report,) = await compute.poll([handle])
+            except DeepForgeError as error:
+                log.warning("last_poll_failed", job=job.key(), error=error.message)
+            else:
+                if report.state in ("exited", "cancelled"):
+                    return report
+        return JobReport("exited", message="it finished, and its result is not there")
 
     async def _platform_log(self, execution: Execution, job: Job) -> str:
         """The end of what the platform said; for a message, so no answer is a good answer too."""

@@ -211,18 +211,16 @@ class Executions:
 
     async def _log_part(self, execution: Execution, job: Job, number: int, start: int) -> LogPart:
         tried = job.attempts[number - 1]
-        live = self._logs.read(job.execution, job.id, number, start, LOG_PART_BYTES)
-        if tried.log_bytes is not None and live is None:
-            storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        data = self._logs.read(job.execution, job.id, number, start, LOG_PART_BYTES) or b""
+        if tried.log_bytes is not None:
             end = min(tried.log_bytes, start + LOG_PART_BYTES)
-            data = b""
-            if start < end:
+            if start + len(data) < end:  # what came live is gone by now, or was never all of it
+                storage = await self._opener.storage(execution.storage, owner=execution.owner)
                 key = f"{job.folder(number)}/{protocol.LOG_FILE}"
                 data = b"".join(
                     [chunk async for chunk in storage.get_range(key, start=start, end=end)]
                 )
             return LogPart(number, data, start, ended=start + len(data) >= tried.log_bytes)
-        data = live or b""
         over = tried.ended_at is not None or job.state.is_final
         return LogPart(number, data, start, ended=over and len(data) < LOG_PART_BYTES)
 

@@ -103,10 +103,14 @@ class ExecutionStore:
                 continue
             return changed
 
-    async def jobs(self, execution: str) -> list[Saved[Job]]:
-        """The jobs of an execution in pipeline order."""
-        found = [_job(one) for one in await self._documents.find("jobs", {"execution": execution})]
-        return sorted(found, key=lambda saved: saved.value.plan.index)
+    async def jobs(self, execution: str, ids: Sequence[str] | None = None) -> list[Saved[Job]]:
+        """The jobs of an execution, or those of them with these ids, in pipeline order."""
+        if ids is None:
+            documents = await self._documents.find("jobs", {"execution": execution})
+        else:
+            wanted = [_job_id(execution, id) for id in ids]
+            documents = await self._documents.get_many("jobs", wanted)
+        return sorted(map(_job, documents), key=lambda saved: saved.value.plan.index)
 
     async def job(self, execution: str, id: str) -> Saved[Job]:
         """Raises `NotFound`."""

@@ -184,7 +184,7 @@ class Job:
 class Output:
     """One output that was stored and verified.
 
-    `type` is `module.Class` of the value; `format` is `registered`, `npy`, or `pickle`: how the
+    `type` is `module.Class` of the value; `format` is `registered`, `file`, `npy` or `pickle`: how the
     bytes were written and which reader to use.
     """
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_M_ARENA_MAX = -8  # from malloc.h
 
 
 class Workers:
     """A few threads. `close` waits for what was begun."""
 
     def __init__(self, count: int, name: str) -> None:
+        _share_one_heap()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -43,3 +48,17 @@ class Workers:
     async def close(self) -> None:
         """Wait for running calls, then end the threads."""
         await asyncio.to_thread(self._pool.shutdown)
+
+
+@cache
+def _share_one_heap() -> None:
+    """Let all threads of this process allocate from one heap, where the C library is glibc.
+
+    It gives each thread a heap of its own and keeps what is freed there. Blocks of megabytes that
+    one thread makes and another frees then leave holes in every heap: up to 207 MiB at the peak of
+    256 MiB transfers, against 115 MiB with one heap.
+    """
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, nor the trouble
+        if mallopt is not None:
+            mallopt(_M_ARENA_MAX, 1)

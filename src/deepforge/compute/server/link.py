@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -22,6 +23,7 @@ from deepforge.errors import OutcomeUnknown, Unavailable
 
 _ANSWER_WITHIN_S = 30.0
 _START_WITHIN_S = 30.0
+_PAUSES_S = (0.0, 0.01, 0.05, 0.25)  # a killed one's socket may outlive it for a moment
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 107, on some systems 103
 _PACKAGE = Path(__file__).parents[2]
 
@@ -38,7 +40,7 @@ class _Broken(Exception):
 class Link:
     """One connection to the supervisor of a folder, made when it is first needed.
 
-    Every message may be sent twice without harm, so a lost connection is made anew once.
+    Every message may be sent twice without harm, so a lost connection is made anew.
     """
 
     def __init__(self, folder: Folder, *, slots: int, idle_s: float) -> None:
@@ -54,11 +56,16 @@ class Link:
 
         With `current`, a supervisor that another version of this code started is replaced first
         (its jobs go on). Raises `Unavailable` when none can be started, `OutcomeUnknown` when the
-        connection broke twice.
+        connection breaks again and again.
         """
         async with self._turn:
-            with suppress(_Broken):  # it was killed, or has just left: the next one knows all
-                return await self._ask_once(message, current)
+            deadline = time.monotonic() + _ANSWER_WITHIN_S
+            for pause_s in _PAUSES_S:
+                with suppress(_Broken):  # it was killed, or has just left: the next one knows all
+                    return await self._ask_once(message, current)
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(pause_s)
             try:
                 return await self._ask_once(message, current)
             except _Broken as broken:
