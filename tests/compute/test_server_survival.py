@@ -393,16 +393,18 @@ async def test_it_leaves_when_there_is_nothing_to_do(tmp_path: Path) -> None:
     class Brief(QuickServerCompute):
         idle_s = 0.2
 
-    folder = tmp_path / "host"
+    folder, go = tmp_path / "host", tmp_path / "go"
     async with Brief(ServerSettings(), Host(folder)) as compute:
         await compute.check()
         supervisor = supervisor_pid(folder)
         assert supervisor is not None
         await asyncio.sleep(0.4)
         assert supervisor_pid(folder) == supervisor, "it stays while somebody is connected"
-        handle = await compute.submit(python("import time; time.sleep(0.5)"))
-    await asyncio.sleep(0.3)
+        code = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+        handle = await compute.submit(python(code))
+    await asyncio.sleep(0.4)
     assert supervisor_pid(folder) == supervisor, "it stays while a job runs"
+    go.touch()
     wait_gone(supervisor)
     wait_for(lambda: not processes_of(folder), "nothing is left")
     async with Brief(ServerSettings(), Host(folder)) as compute:

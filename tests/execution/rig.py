@@ -252,9 +252,9 @@ async def opened(
 
         async def far_side(job: MemoryJob) -> int | JobReport:
             rig.ran.append(job.request.key)
-            ended: int | JobReport = await rig.far_sides.get(
-                job.request.labels["job"], succeed
-            )(job)
+            ended: int | JobReport = await rig.far_sides.get(job.request.labels["job"], succeed)(
+                job
+            )
             return ended
 
         compute.program = far_side

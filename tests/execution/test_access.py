@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from deepforge.compute.client import ComputeClient
-from deepforge.compute.port import Host
 from deepforge.compute.memory import MemoryCompute, MemorySettings
+from deepforge.compute.port import Host
 from deepforge.execution.access import (
     GRANT_S,
     LONGEST_GRANT_S,
@@ -49,7 +49,10 @@ def compute(
     folder: Path, *, reach: Literal["loopback", "public", "no"] = "no", **spaces: str
 ) -> ComputeClient:
     adapter = Compute(MemorySettings(), Host(folder))
-    adapter.spaces, adapter.reach = {name.replace("_", ":"): at for name, at in spaces.items()}, reach
+    adapter.spaces, adapter.reach = (
+        {name.replace("_", ":"): at for name, at in spaces.items()},
+        reach,
+    )
     return ComputeClient(adapter, "gpu-box")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from deepforge.compute.memory import MemoryJob
 from deepforge.execution.access import Address
-from deepforge.execution.model import ExecutionState, JobState
+from deepforge.execution.model import ExecutionState
 from execution.rig import Rig, job_of, leave_result, opened, states, ticket_of
 
 ADDRESS = Address(public_url="http://127.0.0.1:9")

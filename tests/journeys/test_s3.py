@@ -136,9 +136,11 @@ def test_a_storage_that_is_set_up_wrong_says_what_to_change(
     told = shell("storage", "check", "lab", code=1).out
     assert words in told
 
-    ran = shell("run", EXAMPLES / "hello", "--storage", "lab", code=3, timeout_s=120)
-    assert "error: " in ran.err
-    assert seaweed.secret_access_key not in told + ran.err
+    if "endpoint_url" not in change:  # that may pass, so a run tries for half a minute
+        ran = shell("run", EXAMPLES / "hello", "--storage", "lab", code=1)
+        assert "hint: " in ran.err
+        told += ran.err
+    assert seaweed.secret_access_key not in told
 
 
 def _files_holding(folder: Path, text: bytes) -> list[Path]:

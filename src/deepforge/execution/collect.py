@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from deepforge.errors import NotFound
 from deepforge.execution.machine import Collected
 from deepforge.execution.model import Execution, Job, StoredValue
+from deepforge.ids import is_digest
 from deepforge.projects.artifacts import Artifacts
 from deepforge.runner import protocol
 from deepforge.storage.client import StorageClient
 from deepforge.storage.port import ObjectRef
 
-LONGEST_RESULT_BYTES = 16 * 1024 * 1024
+LONGEST_RESULT_BYTES = 4 * 1024 * 1024
+LONGEST_MESSAGE = 10_000
+LONGEST_TRACEBACK = 100_000
+LONGEST_TYPE = 2_000
+
+_RESULT = TypeAdapter(protocol.Result)
 
 
 async def read(storage: StorageClient, job: Job) -> Collected | None:
@@ -32,8 +41,8 @@ async def read(storage: StorageClient, job: Job) -> Collected | None:
     except NotFound:
         return None
     try:
-        result = protocol.read_result(data)
-    except protocol.ProtocolError as error:
+        result = _read(data)
+    except ValueError as error:
         return Collected(number, _spoiled(job, f"its result.json cannot be read: {error}"), {})
     if result.attempt != job.key(number):
         problem = f"its result.json belongs to the attempt {result.attempt!r}"
@@ -114,6 +123,29 @@ def _origin(job: Job, object_name: str) -> dict[str, Any] | None:
         "storage": value.ref.storage,
         "key": value.ref.key,
     }
+
+
+def _read(data: bytes) -> protocol.Result:
+    """Read what user code may have written over: what comes out is fit to be kept as a document.
+
+    Raises `ValueError`.
+    """
+    protocol.read_result(data)
+    result = _RESULT.validate_json(data, strict=True)
+    if not all(map(math.isfinite, result.seconds.values())):
+        raise ValueError("its times are no numbers")
+    if result.log is not None and not 0 <= result.log.size_bytes < 2**63:
+        raise ValueError("its log has no possible size")
+    for one in result.outputs:
+        if not is_digest(one.digest) or len(one.type) + len(one.format) > LONGEST_TYPE:
+            raise ValueError(f"its output {one.name[:100]!r} is not described as runners do")
+    failure = result.failure
+    if failure is None:
+        return result
+    message, traceback = failure.message[:LONGEST_MESSAGE], failure.traceback
+    if traceback is not None:
+        traceback = traceback[-LONGEST_TRACEBACK:]
+    return replace(result, failure=replace(failure, message=message, traceback=traceback))
 
 
 async def _problem(storage: StorageClient, job: Job, refs: dict[str, ObjectRef]) -> str | None:

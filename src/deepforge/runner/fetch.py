@@ -18,9 +18,12 @@ from deepforge.runner.failures import (
     of_status,
 )
 from deepforge.runner.files import digest_text, hash_file, remove, write_all
+from deepforge.runner.hashing import hashing
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import Watch, growing_pauses, pause
 from deepforge.runner.wire import Client, WireError
+
+LARGE = 8 * 1024 * 1024  # from here on another thread is worth its start
 
 PATIENCE_S = 60.0  # how long to try without a single new byte
 
@@ -67,10 +70,11 @@ def fetch_many(
     and `AttemptOver`.
     """
     fetcher = _Fetcher(os.path.abspath(folder), cache, renew, patience_s)
-    local = sum(
-        item.grant.kind == "file" and (item.size_bytes or 0) < 8 * 1024**2 for item in items
-    )
-    if len(items) - local <= 1:
+    remote = sum(item.grant.kind != "file" for item in items)
+    if remote:
+        os.makedirs(folder, exist_ok=True)
+    heavy = sum(item.grant.kind == "file" and (item.size_bytes or 0) >= LARGE for item in items)
+    if remote + heavy <= 1:
         workers = 1
     return each(list(enumerate(items)), fetcher.fetch, make_client, watch or Watch(), workers)
 
@@ -91,7 +95,6 @@ class _Fetcher:
         cache = self._cache if item.digest else None
         path = os.path.join(self._folder, str(number))
         try:
-            os.makedirs(self._folder, exist_ok=True)
             if cache is not None and item.digest:
                 found = cache.find(item.digest, item.size_bytes, client.check)
                 if found is not None:
@@ -99,12 +102,10 @@ class _Fetcher:
                     return Fetched(path, os.stat(path).st_size, item.digest, cached=True)
                 temporary = cache.new_path(item.digest)
             else:
-                temporary = path + ".part"
+                temporary = path  # in a folder of our own nobody mistakes a part for the whole
             try:
                 size_bytes, digest = self._download(client, item, temporary)
-                if cache is None:
-                    os.replace(temporary, path)
-                else:
+                if cache is not None:
                     path = _pinned(cache.keep(temporary, digest), path)
             except BaseException:
                 remove(temporary)
@@ -175,17 +176,16 @@ class _Partial:
             return answer.status, answer.read(2000)
         if answer.status == 200 and self.have_bytes:
             self._begin_again()
-        block, expected = client.block, self._item.size_bytes
-        while True:
-            count = answer.readinto(block)
-            if not count:
-                break
-            view = block[:count]
-            self.sha.update(view)
-            write_all(self._file, view)
-            self.have_bytes += count
-            if expected is not None and self.have_bytes > expected:
-                break
+        expected = self._item.size_bytes
+        with hashing(self.sha, beside=(expected or 0) >= LARGE) as hasher:
+            while expected is None or self.have_bytes <= expected:
+                block = hasher.block()
+                count = answer.readinto(block)
+                if not count:
+                    break
+                hasher.update(block[:count])
+                write_all(self._file, block[:count])
+                self.have_bytes += count
         digest = digest_text(self.sha)
         if expected not in (None, self.have_bytes) or self._item.digest not in (None, digest):
             corrupt = _corrupt(self._item, self.have_bytes, digest)

@@ -21,6 +21,7 @@ MODULES = (
     "failures",
     "fetch",
     "files",
+    "hashing",
     "live",
     "processes",
     "protocol",

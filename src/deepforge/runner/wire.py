@@ -113,14 +113,6 @@ class Client:
         self._locate = locate
         self._silence_s = silence_s
         self._connections: Dict[Address, _Connection] = {}
-        self._block: Optional[memoryview] = None
-
-    @property
-    def block(self) -> memoryview:
-        """A buffer to receive into, the same every time: fresh memory is slow."""
-        if self._block is None:
-            self._block = memoryview(bytearray(BLOCK))
-        return self._block
 
     def send(
         self,
@@ -380,10 +372,9 @@ def split_url(url: str) -> Tuple[Address, str]:
     if not colon or port.endswith("]"):
         host, port = place, "443" if scheme == "https" else "80"
     target = slash + path.partition("#")[0] if slash else "/"
-    if not host or "@" in host or not port.isdigit() or not target.isascii():
+    plain = target.isascii() and target.isprintable() and " " not in target
+    if not host or "@" in host or not port.isdigit() or not plain:
         raise WireError("not an address that can be used: %.200r" % url, transient=False)
-    if any(letter <= " " or letter == "\x7f" for letter in target):
-        raise WireError("an address with spaces: %.200r" % url, transient=False)
     return (scheme, host.strip("[]"), int(port)), target
 
 

@@ -51,7 +51,8 @@ class Grant:
     """How a process without credentials may read or write one object until `expires_at`.
 
     Either a file (`path` is absolute; a writer makes the parent folders, writes a temporary file
-    beside it and renames) or one HTTP request (`url`, `headers` to send as they are).
+    beside it whose name begins with `.deepforge-`, so that no listing shows it, and renames) or one
+    HTTP request (`url`, `headers` to send as they are).
     """
 
     kind: Literal["file", "http"]
@@ -81,7 +82,7 @@ class StorageAdapter(ABC):
 
     Raises errors of `deepforge.errors` only. `Unavailable`, `RateLimited` and `OutcomeUnknown` are
     retried by the client, nothing else is. Keys come checked: relative, `/`-separated, NFC UTF-8,
-    1 to 900 bytes, no empty part, no `.` or `..`.
+    1 to 900 bytes, no empty part, no `.` or `..`, no control character and no backslash.
     """
 
     capabilities: ClassVar[Capabilities]
