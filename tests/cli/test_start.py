@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -67,21 +68,7 @@ def test_it_stops_at_ctrl_c_and_leaves_no_address(shell: Shell) -> None:
 def test_an_execution_goes_on_after_the_server_was_killed(shell: Shell) -> None:
     """kill -9 in the middle: the running job is found again and is not started twice."""
     gate, count = shell.folder / "gate", shell.folder / "count"
-    project = write_project(
-        shell.folder / "project",
-        {
-            "operations/wait.py": "import time\nfrom pathlib import Path\n\n\nclass Wait:\n"
-            "    def execute(self):\n"
-            f"        with open({str(count)!r}, 'a') as file:\n            file.write('x')\n"
-            f"        while not Path({str(gate)!r}).exists():\n            time.sleep(0.05)\n"
-            "        z = 1\n        return z\n",
-            "operations/add.py": "class Add:\n    def execute(self, z):\n"
-            "        total = z + 1\n        return total\n",
-            "pipelines/trial.py": "from operations.add import Add\n"
-            "from operations.wait import Wait\n\n\ndef trial():\n    z = Wait().execute()\n"
-            "    total = Add().execute(z)\n    return total\n",
-        },
-    )
+    project = waiting_project(shell.folder / "project", gate, count)
     with serving(shell) as (client, process):
         execution = client("run", project, "--detach").out.strip()
         _wait_for(count.exists)
@@ -91,6 +78,24 @@ def test_an_execution_goes_on_after_the_server_was_killed(shell: Shell) -> None:
 
     with serving(shell) as (client, _):
         followed = client("executions", "logs", "-f", execution)
+
+    assert "trial succeeded" in followed.err
+    assert count.read_text() == "x"
+
+
+def test_what_a_killed_run_left_goes_on_when_somebody_follows_it(shell: Shell) -> None:
+    """The same without a server: kill -9 of `deepforge run` itself."""
+    gate, count = shell.folder / "gate", shell.folder / "count"
+    project = waiting_project(shell.folder / "project", gate, count)
+    with shell.begin("run", project) as process:
+        _wait_for(count.exists)
+        process.kill()
+        process.communicate()
+    execution = shell("executions", "list", "--json").json[0]
+    assert execution["status"] == "running"
+    gate.touch()
+
+    followed = shell("executions", "logs", "-f", execution["id"])
 
     assert "trial succeeded" in followed.err
     assert count.read_text() == "x"
@@ -126,11 +131,30 @@ def test_the_api_describes_itself(shell: Shell) -> None:
     [
         (["--port", "99999"], 2, "--port"),
         (["--host", "not a host"], 3, "not a host"),
-        (["--public-url", "nonsense"], 2, "--public-url"),
+        (["--public-url", "nonsense"], 3, "--public-url"),
     ],
 )
 def test_wrong_options_are_told(shell: Shell, options: list[str], code: int, words: str) -> None:
     assert words in shell("start", *options, code=code).err
+
+
+def waiting_project(folder: Path, gate: Path, count: Path) -> Path:
+    """A pipeline whose first job writes an `x` to `count`, then waits until `gate` is there."""
+    return write_project(
+        folder,
+        {
+            "operations/wait.py": "import time\nfrom pathlib import Path\n\n\nclass Wait:\n"
+            "    def execute(self):\n"
+            f"        with open({str(count)!r}, 'a') as file:\n            file.write('x')\n"
+            f"        while not Path({str(gate)!r}).exists():\n            time.sleep(0.05)\n"
+            "        z = 1\n        return z\n",
+            "operations/add.py": "class Add:\n    def execute(self, z):\n"
+            "        total = z + 1\n        return total\n",
+            "pipelines/trial.py": "from operations.add import Add\n"
+            "from operations.wait import Wait\n\n\ndef trial():\n    z = Wait().execute()\n"
+            "    total = Add().execute(z)\n    return total\n",
+        },
+    )
 
 
 def _wait_for(condition: object) -> None:

@@ -231,6 +231,20 @@ async def test_a_job_cancelled_before_it_started_stays_cancelled(
         assert await log_of(compute, {"key": "left-1"}) == b""
 
 
+async def test_an_odd_record_hides_no_other_job(
+    open_server: OpenServer, server_folder: Path
+) -> None:
+    write_job(server_folder, "left-1", "raise SystemExit(4)")
+    write_job(server_folder, "left-2", "print('ran')", walltime_s="soon")
+    (Folder(server_folder).job("left-3").root).write_text("not even a folder")
+    job = Folder(server_folder).job("left-2")
+    assert job.claim(Process(os.getpid(), 1, processes.boot_id()), 0.0)
+    async with open_server() as compute:
+        assert (await ended(compute, {"key": "left-1"})).exit_code == 4
+        reports = await compute.poll([{"key": "left-2"}, {"key": "left-3"}])
+        assert reports == [JobReport("missing")] * 2
+
+
 @pytest.mark.parametrize("cancel", [False, True])
 async def test_a_process_that_was_quicker_than_ours_keeps_the_job(
     open_server: OpenServer, server_folder: Path, cancel: bool

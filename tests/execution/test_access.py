@@ -46,13 +46,13 @@ class Compute(MemoryCompute):
 
 
 def compute(
-    folder: Path, *, reach: Literal["loopback", "public", "no"] = "no", **spaces: str
+    folder: Path,
+    *,
+    reach: Literal["loopback", "public", "no"] = "no",
+    spaces: dict[str, str] | None = None,
 ) -> ComputeClient:
     adapter = Compute(MemorySettings(), Host(folder))
-    adapter.spaces, adapter.reach = (
-        {name.replace("_", ":"): at for name, at in spaces.items()},
-        reach,
-    )
+    adapter.spaces, adapter.reach = spaces or {}, reach
     return ComputeClient(adapter, "gpu-box")
 
 
@@ -82,7 +82,7 @@ async def signing() -> AsyncIterator[StorageClient]:
 
 
 def here(folder: Path, at: str = "/") -> ComputeClient:
-    return compute(folder, **{machine_space().replace(":", "_"): at})
+    return compute(folder, spaces={machine_space(): at})
 
 
 async def test_every_pair_takes_the_first_way_that_fits(

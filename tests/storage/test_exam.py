@@ -6,19 +6,24 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Self
 from urllib.parse import quote, unquote
 
 import pytest
 
-from deepforge.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable
-from deepforge.ids import new_id
+from deepforge.errors import AlreadyExists, DeepForgeError, InvalidRequest, NotFound, Unavailable
+from deepforge.ids import new_id, utc_now
+from deepforge.settings import build
 from deepforge.storage.local import LocalAdapter, LocalSettings
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
-from deepforge.storage.port import Grant, Method, ObjectInfo
+from deepforge.storage.port import Grant, Method, ObjectInfo, StorageAdapter
+from deepforge.storage.s3 import S3Adapter, S3Settings
 from deepforge.testing.storage import Opener, PromiseBroken, attempt, examine, promises, stream
 from deepforge.testing.storage_grants import PROMISES as GRANTS
+from seaweed import Seaweed
 
 
 async def broken_promises(opener: Opener) -> set[str]:
@@ -38,6 +43,90 @@ class ForgetsTheLastByteOfLargeOnes(MemoryAdapter):
         if size_bytes is not None and len(data) > 1000:
             data = data[:-1]
         return await super().put(key, stream([data]), only_if_absent=only_if_absent)
+
+
+class Puts(MemoryAdapter):
+    """A memory storage whose breaker looks at the chunks of a put as a whole."""
+
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_bytes: int | None = None,
+        only_if_absent: bool = False,
+    ) -> ObjectInfo:
+        came = self.came([chunk async for chunk in chunks])
+        return await super().put(key, stream(came), only_if_absent=only_if_absent)
+
+    def came(self, chunks: list[bytes]) -> list[bytes]:
+        return chunks
+
+
+class LosesTheLastByteOfOddOnes(Puts):
+    def came(self, chunks: list[bytes]) -> list[bytes]:
+        data = b"".join(chunks)
+        return [data[:-1] if 10_000 < len(data) < 1_000_000 and len(data) % 2 else data]
+
+
+class LosesAChunkOfSeven(Puts):
+    def came(self, chunks: list[bytes]) -> list[bytes]:
+        return [chunk for chunk in chunks if len(chunk) != 7 or len(chunks) == 1]
+
+
+class TellsSmallSizesWrong(MemoryAdapter):
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_bytes: int | None = None,
+        only_if_absent: bool = False,
+    ) -> ObjectInfo:
+        info = await super().put(key, chunks, only_if_absent=only_if_absent)
+        return replace(info, size_bytes=0 if info.size_bytes == 5 else info.size_bytes)
+
+
+class TakesNoChunksForNoObject(MemoryAdapter):
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_bytes: int | None = None,
+        only_if_absent: bool = False,
+    ) -> ObjectInfo:
+        came = [chunk async for chunk in chunks]
+        info = await super().put(key, stream(came), only_if_absent=only_if_absent)
+        if not came:
+            await self.delete([key])
+        return info
+
+
+class IgnoresTheCondition(MemoryAdapter):
+    def _refuse(self, key: str, only_if_absent: bool) -> None:
+        return None
+
+
+class ServesEight(MemoryAdapter):
+    inside = 0
+
+    async def put(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_bytes: int | None = None,
+        only_if_absent: bool = False,
+    ) -> ObjectInfo:
+        if self.inside == 8:
+            raise Unavailable("too many")
+        self.inside += 1
+        try:
+            await asyncio.sleep(0)
+            return await super().put(key, chunks, only_if_absent=only_if_absent)
+        finally:
+            self.inside -= 1
 
 
 class StopsAtAnEmptyChunk(MemoryAdapter):
@@ -293,6 +382,12 @@ class LeavesATrace(MemoryAdapter):
 
 
 BROKEN = {
+    LosesTheLastByteOfOddOnes: {"gives_back_what_was_put", "serves_many_tasks"},
+    LosesAChunkOfSeven: {"keeps_a_large_object"},
+    TellsSmallSizesWrong: {"keeps_the_key_and_the_size"},
+    TakesNoChunksForNoObject: {"keeps_an_empty_object", "gives_nothing_behind_the_end"},
+    IgnoresTheCondition: {"refuses_to_replace_if_asked", "lets_one_of_many_win"},
+    ServesEight: {"serves_many_tasks"},
     ForgetsTheLastByteOfLargeOnes: {"takes_a_known_size"},
     StopsAtAnEmptyChunk: {"joins_many_chunks"},
     KeepsTheTailOfTheFormer: {"replaces_an_object"},
@@ -337,23 +432,60 @@ class MakesAnObjectOfAGrant(LocalAdapter):
 
 
 class GrantsAnotherPath(LocalAdapter):
+    method: Method = "PUT"
+
     async def grant(self, key: str, method: Method, *, expires_s: float) -> Grant:
         grant = await super().grant(key, method, expires_s=expires_s)
-        return replace(grant, path=quote(grant.path or "") if method == "PUT" else grant.path)
+        return replace(grant, path=quote(grant.path or "")) if method == self.method else grant
 
 
-@pytest.mark.parametrize(
-    ("adapter", "meant"),
-    [
-        (MakesAnObjectOfAGrant, {"grants_for_nothing_are_harmless"}),
-        (GrantsAnotherPath, {"grants_writing"}),
-    ],
-)
+class GrantsAnotherPathToReaders(GrantsAnotherPath):
+    method = "GET"
+
+
+class GrantsForever(S3Adapter):
+    async def grant(self, key: str, method: Method, *, expires_s: float) -> Grant:
+        return await super().grant(key, method, expires_s=max(expires_s, 300))
+
+
+class CompletesOnce(S3Adapter):
+    async def complete_parts(self, key: str, upload: str, etags: Sequence[str]) -> ObjectInfo:
+        with suppress(NotFound):
+            await self.stat(key)
+            raise AlreadyExists("it is complete")
+        return await super().complete_parts(key, upload, etags)
+
+
+class GivesUpNothing(S3Adapter):
+    async def abort_parts(self, key: str, upload: str) -> None:
+        return None
+
+
+BROKEN_GRANTS: dict[type[StorageAdapter], set[str]] = {
+    MakesAnObjectOfAGrant: {"grants_for_nothing_are_harmless"},
+    GrantsAnotherPath: {"grants_writing"},
+    GrantsAnotherPathToReaders: {"grants_reading"},
+    GrantsForever: {"grants_end"},
+    CompletesOnce: {"grants_parts", "gives_up_parts"},
+    GivesUpNothing: {"gives_up_parts"},
+}
+
+
+@pytest.mark.parametrize("adapter", BROKEN_GRANTS, ids=lambda adapter: adapter.__name__)
 async def test_a_broken_grant_is_noticed(
-    adapter: type[LocalAdapter], meant: set[str], tmp_path: Path
+    adapter: type[StorageAdapter],
+    tmp_path: Path,
+    seaweed: Seaweed,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def opener() -> LocalAdapter:
-        return adapter(LocalSettings(str(tmp_path)))
+    monkeypatch.setattr("deepforge.testing.storage_grants.ENDS_LATE_S", 3.0)
+    settings: object = LocalSettings(str(tmp_path))
+    if issubclass(adapter, S3Adapter):
+        settings = build(S3Settings, seaweed.settings(bucket))
+
+    def opener() -> StorageAdapter:
+        return adapter(settings)
 
     found = set()
     async with opener() as opened:
@@ -361,10 +493,61 @@ async def test_a_broken_grant_is_noticed(
             if promise.missing(opened) is None:
                 try:
                     await attempt(promise, opened, opener)
-                except (PromiseBroken, NotFound):
+                except (PromiseBroken, DeepForgeError):
                     found.add(promise.name)
 
-    assert found == meant
+    assert found == BROKEN_GRANTS[adapter]
+
+
+class OpenDoor(MemoryAdapter):
+    """Grants addresses at a server that asks nobody for a signature."""
+
+    capabilities = replace(MemoryAdapter.capabilities, grants=True)
+
+    async def __aenter__(self) -> Self:
+        objects = self._objects
+
+        class Serves(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                data, _ = objects[unquote(self.path.partition("?")[0])[1:]]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Serves)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    async def grant(self, key: str, method: Method, *, expires_s: float) -> Grant:
+        address = f"http://127.0.0.1:{self._server.server_port}/{quote(key)}?Expires=300"
+        return Grant("http", method, url=address, expires_at=utc_now())
+
+
+async def test_an_open_door_is_noticed() -> None:
+    promise = next(one for one in GRANTS if one.name == "grants_one_thing_only")
+
+    def opener() -> OpenDoor:
+        return OpenDoor(MemorySettings(f"door-{new_id()}"))
+
+    async with opener() as opened:
+        with pytest.raises(PromiseBroken, match="was answered with"):
+            await attempt(promise, opened, opener)
+
+
+def test_every_promise_has_somebody_who_breaks_it() -> None:
+    broken = set().union(*BROKEN.values(), *BROKEN_GRANTS.values(), {"grants_one_thing_only"})
+
+    assert broken == {promise.name for promise in promises()}
 
 
 async def test_the_exam_tells_what_it_did_not_ask_and_leaves_nothing() -> None:

@@ -123,8 +123,9 @@ class Driver:
                 except _Held:
                     log.warning("lease_lost", execution=execution.id)
                     return
-                except Exception:  # this loop must survive what nobody thought of
+                except Exception as error:  # this loop must survive what nobody thought of
                     log.exception("conductor_failed", execution=execution.id)
+                    await self._tell(execution.id, error)
                 pause_s = min(60.0, 2 * pause_s) or AGAIN_S
                 await asyncio.sleep(pause_s)
         finally:
@@ -170,6 +171,16 @@ class Driver:
                 continue
             until_s = epoch_s(utc_now()) + LEASE_S
 
+    async def _tell(self, id: str, error: BaseException) -> None:
+        """Let the user see that we fail; whoever drives it next takes that back."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        text = str(error) if isinstance(error, DeepForgeError) else f"our own fault: {error!r}"
+        try:
+            await self._store.change_execution(id, lambda one: replace(one, paused_by=text[:2000]))
+        except DeepForgeError as failure:
+            log.warning("trouble_not_told", execution=id, error=failure.message)
+
     async def _give_back(self, id: str) -> None:
         try:
             await self._store.change_execution(id, self._drop)
@@ -184,7 +195,7 @@ class Driver:
     def _take(self, execution: Execution) -> Execution | None:
         if not self._may_take(execution):
             raise _Held
-        return replace(execution, lease=self._lease())
+        return replace(execution, lease=self._lease(), paused_by=None)
 
     def _keep(self, execution: Execution) -> Execution | None:
         if execution.state is not ExecutionState.RUNNING:

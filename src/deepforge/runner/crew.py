@@ -12,7 +12,7 @@ from deepforge.runner.wire import Client
 T = TypeVar("T")
 R = TypeVar("R")
 
-WORKERS = 4
+WORKERS = 8  # most small transfers wait for the other side
 
 MakeClient = Callable[[Callable[[], None]], Client]
 """Makes the connections of one worker; they call the function given while they wait."""

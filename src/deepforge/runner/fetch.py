@@ -18,7 +18,6 @@ from deepforge.runner.failures import (
     of_status,
 )
 from deepforge.runner.files import digest_text, hash_file, remove, write_all
-from deepforge.runner.hashing import hashing
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import Watch, growing_pauses, pause
 from deepforge.runner.wire import Client, WireError
@@ -177,15 +176,14 @@ class _Partial:
         if answer.status == 200 and self.have_bytes:
             self._begin_again()
         expected = self._item.size_bytes
-        with hashing(self.sha, beside=(expected or 0) >= LARGE) as hasher:
-            while expected is None or self.have_bytes <= expected:
-                block = hasher.block()
-                count = answer.readinto(block)
-                if not count:
-                    break
-                hasher.update(block[:count])
-                write_all(self._file, block[:count])
-                self.have_bytes += count
+        while expected is None or self.have_bytes <= expected:
+            count = answer.readinto(client.block)
+            if not count:
+                break
+            view = client.block[:count]
+            self.sha.update(view)  # meanwhile the other side fills the socket's buffer
+            write_all(self._file, view)
+            self.have_bytes += count
         digest = digest_text(self.sha)
         if expected not in (None, self.have_bytes) or self._item.digest not in (None, digest):
             corrupt = _corrupt(self._item, self.have_bytes, digest)

@@ -21,7 +21,6 @@ MODULES = (
     "failures",
     "fetch",
     "files",
-    "hashing",
     "live",
     "processes",
     "protocol",

@@ -113,6 +113,14 @@ class Client:
         self._locate = locate
         self._silence_s = silence_s
         self._connections: Dict[Address, _Connection] = {}
+        self._block: Optional[memoryview] = None
+
+    @property
+    def block(self) -> memoryview:
+        """A buffer to receive into, the same every time: fresh memory is slow."""
+        if self._block is None:
+            self._block = memoryview(bytearray(BLOCK))
+        return self._block
 
     def send(
         self,

@@ -48,7 +48,7 @@ class LocalAdapter(StorageAdapter):
 
     def __init__(self, settings: LocalSettings) -> None:
         super().__init__(settings)
-        path = Path(settings.folder).expanduser()
+        path = Path(settings.folder)
         if not path.is_absolute():
             raise _wrong_folder(f"{settings.folder!r} is not a full path")
         self._path = str(path)

@@ -47,8 +47,8 @@ class S3Settings:
     session_token: Secret | None = setting("Only for temporary keys: their token.", default=None)
     region: str = setting("Region of the bucket.", default="us-east-1")
     path_style: bool = setting(
-        "Whether the bucket is part of the path (https://host/bucket), which works everywhere but "
-        "on Amazon's newest buckets, or of the host name (https://bucket.host).",
+        "Whether the bucket is part of the path (https://host/bucket) or of the host name "
+        "(https://bucket.host).",
         default=True,
     )
     public_endpoint_url: str | None = setting(
@@ -213,8 +213,11 @@ class S3Adapter(StorageAdapter):
             upload = await self._run(self._bucket.begin_parts, full)
             try:
                 etags = await self._send_parts(full, upload, stream)
-                return await self._run(
-                    self._bucket.complete_parts, full, upload, etags, only_if_absent
+                return await try_again(
+                    _PART_RETRY,
+                    lambda: self._run(
+                        self._bucket.complete_parts, full, upload, etags, only_if_absent
+                    ),
                 )
             except BaseException:
                 with suppress(DeepForgeError):  # the first error says more

@@ -394,8 +394,9 @@ class DocumentsContract:
         while page := await store.find(
             "notes", {"state": "s"}, sort=sort, descending=descending, after=after, limit=250
         ):
-            assert len(page) <= 250
             seen += [one.id for one in page]
+            assert len(page) <= 250
+            assert len(seen) < 5000, "the pages do not end"
             after = page[-1]
             here = ids.index(after.id[:4])
             victims = [after.id, *ids[max(here - 3, 0) : here + 4 : 6]]
@@ -487,4 +488,5 @@ async def _pages(
         limit=size,
     ):
         found += page
+        assert len(found) < 5000, "the pages do not end"
     return found

@@ -35,10 +35,10 @@ from deepforge.compute.server.interpreter import check_python, full_path
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
+    AdapterBug,
     ConfigError,
     DeepForgeError,
     InvalidRequest,
-    NotSupported,
     StorageFull,
     Unavailable,
 )
@@ -258,13 +258,10 @@ def _key(handle: JobHandle) -> str:
 def _refused(answer: Mapping[str, Any]) -> DeepForgeError:
     kinds: dict[str, type[DeepForgeError]] = {
         "storage_full": StorageFull,
-        "invalid_request": InvalidRequest,
         "unavailable": Unavailable,
     }
-    if answer["error"] == "not_supported":
-        return NotSupported("this request", str(answer["message"]))
-    kind = kinds.get(str(answer["error"]), DeepForgeError)
-    return kind(f"the supervisor refused: {answer['message']}")
+    kind = kinds.get(str(answer["error"]), AdapterBug)
+    return kind(f"the supervisor could not do it: {answer['message']}")
 
 
 def _cores() -> int:

@@ -56,6 +56,16 @@ class _Job:
     code: int | None = None
     report: Report = _MISSING
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it starts at once, beside the slots."""
+        return bool(self.request["urgent"])
+
+    @property
+    def pid(self) -> int | None:
+        """Its first process, whoever started it."""
+        return self.child or (self.process.pid if self.process is not None else None)
+
 
 class Jobs:
     """All jobs of a folder. At most `slots` run at once; first come, first served."""
@@ -87,7 +97,7 @@ class Jobs:
         recorded = self._folder.job(key).read()
         if recorded is None:
             return {"error": "unavailable", "message": f"the record of {key} is gone"}
-        self._queue.append(self._add(key, recorded.request))
+        self._enqueue(self._add(key, recorded.request))
         return {"known": False}
 
     def poll(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -115,13 +125,17 @@ class Jobs:
             with suppress(FileNotFoundError):  # an adapter removed it itself
                 if time.time() - staged.stat().st_mtime > _STAGED_WITHIN_S:
                     self._throw_away(staged)
-        for root in sorted(self._folder.jobs.iterdir()):
-            recorded = JobFolder(root).read()
-            if recorded is None:  # written by a machine that lost power
-                self._throw_away(root)
-            else:
-                self._find_again(self._add(root.name, recorded.request))
-        self._queue.sort(key=lambda job: (job.request["submitted_ns"], job.key))
+        for root in self._folder.jobs.iterdir():
+            try:
+                recorded = JobFolder(root).read()
+                if recorded is not None:
+                    self._find_again(self._add(root.name, recorded.request))
+                    continue
+            except (KeyError, TypeError, ValueError):  # one odd record must not hide the others
+                traceback.print_exc()
+            self._jobs.pop(root.name, None)
+            self._throw_away(root)
+        self._queue.sort(key=lambda job: (not job.is_urgent, job.request["submitted_ns"], job.key))
 
     def step(self) -> None:
         """Do what is due. Afterwards `next_step_at` says when, at the latest, to call again."""
@@ -173,14 +187,17 @@ class Jobs:
     # -- starting --------------------------------------------------------------------------
 
     def _start_queued(self) -> None:
-        if not self._queue or time.monotonic() < self._retry_at:
-            return
-        free = self._slots - sum(not job.request["urgent"] for job in self._busy.values())
-        for job in list(self._queue):
-            if job.request["urgent"] or free > 0:
-                free -= not job.request["urgent"]
-                self._queue.remove(job)
-                self._start(job)
+        free = self._slots - sum(not job.is_urgent for job in self._busy.values())
+        while self._queue and time.monotonic() >= self._retry_at:
+            if not self._queue[0].is_urgent:
+                if free <= 0:
+                    break
+                free -= 1
+            self._start(self._queue.pop(0))
+
+    def _enqueue(self, job: _Job) -> None:
+        job.state = "queued"
+        self._queue.insert(0 if job.is_urgent else len(self._queue), job)
 
     def _start(self, job: _Job) -> None:
         request = job.request
@@ -230,8 +247,7 @@ class Jobs:
             return
         job.process, job.ended_by = recorded.process, recorded.ended_by
         if job.process is None:
-            job.state = "queued"
-            self._queue.append(job)
+            self._enqueue(job)
             if job.ended_by is not None:
                 self._end(job, job.ended_by)
             return
@@ -277,12 +293,8 @@ class Jobs:
             except OSError:
                 traceback.print_exc()  # a full disk must not keep a job alive
         job.kill_at = time.monotonic() + job.request["grace_s"]
-        self._signal(job)
-
-    def _signal(self, job: _Job) -> None:
-        pid = job.child or (job.process.pid if job.process else None)
-        if pid is not None:
-            processes.send(pid, signal.SIGTERM)
+        if job.pid is not None:
+            processes.send(job.pid, signal.SIGTERM)
 
     def _look_after(self, job: _Job) -> None:
         """Watch over one running job: its limits, and its end where we are not its parent."""
@@ -296,12 +308,10 @@ class Jobs:
             self._end(job, "walltime")
         if now >= job.kill_at:
             job.kill_at = now + _TRY_AGAIN_AFTER_S
-            self._kill(job)
+            if job.pid is not None:
+                self._kill(job.pid)
 
-    def _kill(self, job: _Job) -> None:
-        pid = job.child or (job.process.pid if job.process else None)
-        if pid is None:
-            return
+    def _kill(self, pid: int) -> None:
         processes.end(lambda: processes.tree([pid]), within_s=_END_WITHIN_S)
         if not processes.LINUX:
             processes.send_group(pid, signal.SIGKILL)

@@ -177,9 +177,9 @@ class Supervisor:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         op = str(message.get("op"))
         if message.get("v") != wire.VERSION and op not in ("hello", "leave"):
-            return {"error": "not_supported", "message": "another version of the protocol"}
+            return {"error": "unavailable", "message": "it speaks another version of the protocol"}
         if op not in self._ops:
-            return {"error": "not_supported", "message": f"there is no op {op!r}"}
+            return {"error": "adapter_bug", "message": f"there is no op {op!r}"}
         try:
             return self._ops[op](message)
         except OSError as error:
