@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--rounds 5]`: each benchmark is one file and one question."""
+"""`python -m benchmarks [NAME …]`: each benchmark is one file and one question."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
+    parser.add_argument("--small", action="store_true", help="a sixteenth of the work, to try it")
     chosen = parser.parse_args()
     names = chosen.names or BENCHMARKS
     unknown = set(names) - set(BENCHMARKS)
@@ -25,7 +26,7 @@ def main() -> None:
         "Medians; ratios are taken inside each round."
     )
     for name in names:
-        importlib.import_module(f"benchmarks.{name}").main(chosen.rounds)
+        importlib.import_module(f"benchmarks.{name}").main(chosen.rounds, small=chosen.small)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ else:
 """
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, *, small: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         for shape, count in (("chain", CHAIN), ("fan", FAN)):

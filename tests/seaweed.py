@@ -9,9 +9,11 @@ exits when somebody has them.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -88,7 +90,12 @@ def started(folder: Path, *, options: tuple[str, ...] = ()) -> Iterator[Seaweed]
     log = folder / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            preexec_fn=_end_with_the_parent,  # also when the tests themselves are killed
         )
     try:
         endpoint_url = f"http://127.0.0.1:{ports[6]}"
@@ -141,6 +148,11 @@ def _command(data: Path, config: Path, ports: list[int], options: tuple[str, ...
         "-s3.autoCreateBucket=false",  # a missing bucket is an error, as elsewhere
         *options,
     ]
+
+
+def _end_with_the_parent() -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _binary() -> str:

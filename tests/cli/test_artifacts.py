@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,42 @@ def test_bad_requests_are_told(
 
     assert words in told
     assert _names(shell.folder) == ["data.bin"]
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(shell: Shell, data: Path) -> None:
+    script = 'ulimit -f 1000; exec "$0" artifacts get data copy.bin'
+
+    done = subprocess.run(
+        ["bash", "-c", script, *shell.command()],
+        capture_output=True,
+        text=True,
+        cwd=shell.folder,
+        env=shell.environ(),
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "copy.bin could not be written: File too large" in done.stderr
+    assert _names(shell.folder) == ["data.bin"]
+
+
+def test_devices_are_written_to_and_a_full_one_is_told(shell: Shell, data: Path) -> None:
+    shell("artifacts", "get", "data", "/dev/null", "--force")
+
+    assert "No space left" in shell("artifacts", "get", "data", "/dev/full", "--force", code=1).err
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_reader_that_leaves_early_is_fine(shell: Shell, data: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", '"$0" artifacts get data - | head -c 10', *shell.command()],
+        capture_output=True,
+        env=shell.environ(),
+        timeout=60,
+    )
+
+    assert done.stdout == CONTENT[:10]
+    assert done.stderr == b""
 
 
 def test_data_that_lie_there_already_can_be_named(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from compute.supervised import (
     wait_gone,
 )
 from deepforge.compute.port import Host, JobReport, Resources
-from deepforge.compute.server import link, processes
+from deepforge.compute.server import link, processes, wire
 from deepforge.compute.server.adapter import ServerSettings
 from deepforge.compute.server.folder import NOBODY, Folder, Process
 from deepforge.testing.compute import python
@@ -318,6 +320,7 @@ async def test_a_folder_somebody_removed_ends_the_job_and_not_the_supervisor(
 
 _SERVER = """
 import asyncio, json, sys
+from contextlib import suppress
 from pathlib import Path
 from compute.supervised import QuickServerCompute
 from deepforge.compute.port import Host
@@ -354,6 +357,7 @@ async def test_jobs_of_a_killed_server_are_found_by_the_next(
 
 _RACER = """
 import asyncio, sys, time
+from contextlib import suppress
 from pathlib import Path
 from compute.supervised import QuickServerCompute
 from deepforge.compute.port import Host
@@ -461,6 +465,34 @@ async def test_new_code_replaces_the_supervisor_at_the_next_submit_and_jobs_go_o
             second = supervisor_pid(server_folder)
             await new.submit(python(""))
             assert supervisor_pid(server_folder) == second
+
+
+async def test_a_supervisor_that_speaks_otherwise_is_sent_away_at_once(
+    open_server: OpenServer, server_folder: Path
+) -> None:
+    """Whatever else changes, `hello` and `leave` mean the same in every version."""
+    store, heard = Folder(server_folder), []
+    store.make()
+    with store.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    head = await reader.readexactly(wire.HEAD_BYTES)
+                    message = wire.read(await reader.readexactly(wire.body_bytes(head)))
+                    heard.append(message["op"])
+                    answer = wire.pack({"version": "old", "pid": 0})
+                    writer.write(answer.replace(b'"v":1', b'"v":0'))
+                    if message["op"] == "leave":
+                        store.socket.unlink()
+                        lock.close()
+            writer.close()
+
+        async with await asyncio.start_unix_server(old, store.socket), open_server() as compute:
+            assert await compute.poll([{"key": "x"}]) == [JobReport("missing")]
+            await compute.check()
+    assert heard == ["hello", "leave"]
 
 
 async def test_jobs_go_on_when_the_supervisor_is_told_to_end(

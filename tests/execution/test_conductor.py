@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from deepforge.compute.memory import MemoryJob
+from deepforge.compute.port import JobHandle, JobReport, JobRequest
+from deepforge.connections.open import LOCAL_OWNER
+from deepforge.errors import InvalidRequest, NoCapacity, Unavailable
+from deepforge.execution import collect
 from deepforge.execution.access import Address
-from deepforge.execution.model import ExecutionState
-from execution.rig import Rig, job_of, leave_result, opened, states, ticket_of
+from deepforge.execution.effects import Effects
+from deepforge.execution.machine import Collected, Policy
+from deepforge.execution.model import ExecutionState, Job
+from deepforge.storage.client import StorageClient
+from execution.rig import (
+    CHAIN,
+    Rig,
+    job_named,
+    job_of,
+    leave_result,
+    opened,
+    states,
+    succeed,
+    ticket_of,
+)
 
 ADDRESS = Address(public_url="http://127.0.0.1:9")
 
@@ -43,3 +64,162 @@ async def test_a_runner_may_tell_another_server_how_it_goes(home: Path) -> None:
     assert view.execution.state is ExecutionState.SUCCEEDED
     assert len(driving.ran) == 3
     assert {job.attempts[-1].runner for job in view.jobs} == {"runner-a"}
+
+
+async def test_a_retry_without_a_pause_is_submitted_too(home: Path) -> None:
+    """The second submission begins while the task of the first one has not quite ended."""
+    async with opened(home, policy=Policy(first_pause_s=0)) as rig:
+
+        async def twice_lost(job: MemoryJob) -> int:
+            if job.request.key.endswith(("-1", "-2")):
+                return -9
+            return await succeed(job)
+
+        rig.far_sides = dict.fromkeys(("one", "two", "alone"), twice_lost)
+        await rig.record()
+        view = await rig.ended(await rig.start())
+
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert [len(job.attempts) for job in view.jobs] == [3, 3, 3]
+
+
+async def test_a_compute_that_refuses_is_asked_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.record()
+    compute = await rig.compute()
+    submit, errors = compute.submit, [NoCapacity("all slots are taken")] * 3
+
+    async def full(request: JobRequest) -> JobHandle:
+        if errors:
+            raise errors.pop()
+        return await submit(request)
+
+    monkeypatch.setattr(compute, "submit", full)
+    view = await rig.ended(await rig.start())
+
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert sum(len(job.attempts) for job in view.jobs) == 3 + 3
+
+
+async def test_a_refusal_for_good_names_the_compute(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(request: JobRequest) -> JobHandle:
+        raise InvalidRequest("jobs need an account", hint="ask the operator for one")
+
+    await rig.record()
+    monkeypatch.setattr(await rig.compute(), "submit", never)
+    view = await rig.ended(await rig.start())
+    failure = job_named(view, "one").failure
+
+    assert view.execution.state is ExecutionState.FAILED
+    assert failure is not None
+    assert "'mem'" in failure.message
+    assert "jobs need an account" in failure.message
+    assert failure.hint == "ask the operator for one"
+
+
+async def test_a_storage_that_is_away_is_waited_for_and_said(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown is never failed: the result lies there, only nobody can read it now."""
+    monkeypatch.setattr("deepforge.execution.effects.FIRST_PAUSE_S", 0.02)
+    read, away = collect.read, True
+
+    async def reading(storage: StorageClient, job: Job) -> Collected | None:
+        if away:
+            raise Unavailable(f"storage {storage.name!r} does not answer")
+        return await read(storage, job)
+
+    monkeypatch.setattr(collect, "read", reading)
+    await rig.record()
+    id = await rig.start()
+    said = await rig.until(id, lambda view: view.execution.paused_by is not None)
+    away = False
+    view = await rig.ended(id)
+
+    assert said.execution.paused_by == "storage 'local' does not answer"
+    assert said.execution.state is ExecutionState.RUNNING
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert view.execution.paused_by is None
+    assert [len(job.attempts) for job in view.jobs] == [1, 1, 1]
+
+
+async def test_who_cancels_does_not_wait_for_a_storage_that_is_away(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepforge.execution.effects.FIRST_PAUSE_S", 0.02)
+
+    async def reading(storage: StorageClient, job: Job) -> Collected | None:
+        raise Unavailable("away for good")
+
+    monkeypatch.setattr(collect, "read", reading)
+    await rig.record()
+    id = await rig.start()
+    await rig.until(id, lambda view: view.execution.paused_by is not None)
+    await rig.executions.cancel(id, LOCAL_OWNER)
+
+    assert (await rig.ended(id)).execution.state is ExecutionState.CANCELLED
+
+
+async def test_a_job_that_the_compute_forgot_is_tried_again(rig: Rig) -> None:
+    async def forgotten(job: MemoryJob) -> int:
+        if job.request.key.endswith("-1"):
+            (await rig.compute()).jobs.pop(job.request.key)
+            await asyncio.sleep(0)
+        return await succeed(job) if job.request.key.endswith("-2") else 0
+
+    rig.far_sides["alone"] = forgotten
+    await rig.record()
+    view = await rig.ended(await rig.start())
+
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert [one.outcome for one in job_named(view, "alone").attempts] == ["lost", "succeeded"]
+
+
+async def test_what_a_runner_said_of_the_end_is_checked_with_the_compute(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart in the middle of collecting must not turn a time limit into something to retry."""
+
+    async def too_long(job: MemoryJob) -> JobReport:
+        return JobReport("exited", -9, "walltime")
+
+    rig.far_sides["alone"] = too_long
+    await rig.record()
+    begin = Effects.collect
+
+    async def without_report(self: Effects, execution: Any, job: Job, *rest: Any) -> Any:
+        return await begin(self, execution, job, None, *rest[1:])
+
+    monkeypatch.setattr(Effects, "collect", without_report)
+    view = await rig.ended(await rig.start())
+
+    failure = job_named(view, "alone").failure
+    assert failure is not None
+    assert failure.kind == "time_limit"
+    assert len(job_named(view, "alone").attempts) == 1
+
+
+async def test_a_hundred_jobs_side_by_side(rig: Rig) -> None:
+    body = "".join(f"    one_{number} = First().execute()\n" for number in range(100))
+    names = ", ".join(f"one_{number}" for number in range(100))
+    await rig.record(
+        {
+            "operations/first.py": CHAIN["operations/first.py"],
+            "operations/join.py": (
+                "class Join:\n    def execute(self, *parts):\n        whole = 1\n"
+                "        return whole\n"
+            ),
+            "pipelines/wide.py": (
+                "from operations.first import First\nfrom operations.join import Join\n\n\n"
+                f"def wide():\n{body}    whole = Join().execute({names})\n    return whole\n"
+            ),
+        }
+    )
+    view = await rig.ended(await rig.start(), within_s=60)
+
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert len(rig.ran) == len(set(rig.ran)) == 101
+    assert rig.ran[-1] == job_named(view, "whole").key(1)

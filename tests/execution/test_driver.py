@@ -172,7 +172,7 @@ async def test_a_lost_lease_stops_the_conductor_and_not_the_job(
     await asyncio.wait_for(gate.reached.wait(), 10)
     taken = Lease(FAR, soon(3600))
     await set_lease(rig, id, taken)
-    await until(lambda: rig.driver.conductor(id) is None)
+    await rig.until(id, lambda view: rig.driver.conductor(id) is None)
     gate.open.set()
     await asyncio.sleep(0.2)
     jobs = {one.value.id: one.value.state for one in await rig.store.jobs(id)}
@@ -182,12 +182,6 @@ async def test_a_lost_lease_stops_the_conductor_and_not_the_job(
     await set_lease(rig, id, None)
     assert (await rig.ended(id)).execution.state is ExecutionState.SUCCEEDED
     assert len(rig.ran) == 3
-
-
-async def until(reached: Any) -> None:
-    async with asyncio.timeout(10):
-        while not reached():
-            await asyncio.sleep(0.01)
 
 
 async def test_the_next_driver_goes_on_where_the_last_one_was(
@@ -231,9 +225,9 @@ async def test_a_driver_may_vanish_at_any_write(
         patch.setattr(idle.store, "save_job", save_or_vanish)
         async with another_driver(idle, "host:a 1.x") as first:
             await first.adopt(id)
-            async with asyncio.timeout(10):  # the whole execution may take fewer writes
-                while not vanished.is_set() and first.conductor(id) is not None:
-                    await asyncio.sleep(0.01)
+            await idle.until(  # the whole execution may take fewer writes
+                id, lambda view: vanished.is_set() or view.execution.lease is None
+            )
     async with another_driver(idle, "host:b 1.x"):
         view = await idle.ended(id)
 
@@ -241,6 +235,16 @@ async def test_a_driver_may_vanish_at_any_write(
     assert [len(job.attempts) for job in view.jobs] == [1, 1, 1]
     assert sorted(idle.ran) == sorted(job.key(1) for job in view.jobs)
     assert len(await idle.artifacts.list(project=view.execution.project)) == 2
+
+
+async def test_what_was_only_just_adopted_is_given_back(
+    idle: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await orphan(idle, monkeypatch)
+    async with another_driver(idle, FAR) as leaving:
+        assert await leaving.adopt(id)
+
+    assert await lease_of(idle, id) is None
 
 
 async def test_an_execution_of_another_machine_is_left_alone(

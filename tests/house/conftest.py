@@ -18,7 +18,16 @@ def root() -> Path:
 def project_files(root: Path) -> list[Path]:
     """Every file that is, or would be, under version control."""
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ],
         cwd=root,
         check=True,
         capture_output=True,

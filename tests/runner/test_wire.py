@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from certificates import Certificate, make_certificate
 from deepforge.runner.wire import Client, WireError, split_url
 
 
@@ -135,92 +137,49 @@ def test_a_header_cannot_smuggle_in_another() -> None:
         Client().send("GET", "http://127.0.0.1:1/", {"X": "y\r\nHost: evil"})
 
 
-def test_an_untrusted_certificate_is_refused_for_good(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    import ssl
-
-    x509 = pytest.importorskip("cryptography.x509")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_self_signed(x509, tmp_path_factory.mktemp("tls") / "pem"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            try:
-                context.wrap_socket(connection, server_side=True).close()
-            except (ssl.SSLError, OSError):
-                connection.close()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(WireError, match="not trusted") as caught:
-            Client().send("GET", f"https://127.0.0.1:{listener.getsockname()[1]}/")
-        thread.join()
+def test_an_untrusted_certificate_is_refused_for_good(certificate: Certificate) -> None:
+    with (
+        _secured(certificate, [b""]) as url,
+        pytest.raises(WireError, match="not trusted") as caught,
+    ):
+        Client().send("GET", url)
 
     assert not caught.value.transient
 
 
 def test_https_works_with_a_trusted_certificate(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ssl
-
-    x509 = pytest.importorskip("cryptography.x509")
-    pem = _self_signed(x509, tmp_path_factory.mktemp("tls") / "pem")
-    monkeypatch.setenv("SSL_CERT_FILE", pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.authority_file))
     body = b"x" * 3_000_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + body
+    client = Client()
+    with _secured(certificate, [answer, answer]) as url:
+        for _ in range(2):
+            assert body == client.send("GET", url).read(10**7)
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@contextmanager
+def _secured(certificate: Certificate, answers: list[bytes]) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.chain_file, certificate.key_file)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            with context.wrap_socket(connection, server_side=True) as secured:
-                for _ in range(2):
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                for answer in answers:
                     secured.recv(65536)
-                    secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + body)
+                    secured.sendall(answer)
+            connection.close()
 
         thread = threading.Thread(target=serve)
         thread.start()
-        client = Client()
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        for _ in range(2):
-            assert body == client.send("GET", url).read(10**7)
-        client.close()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
         thread.join()
-
-
-def _self_signed(x509: object, path: object) -> str:
-    import datetime
-    import ipaddress
-    from pathlib import Path
-
-    from cryptography import x509 as made
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = made.Name([made.NameAttribute(NameOID.COMMON_NAME, "here")])
-    now = datetime.datetime.now(datetime.UTC)
-    place = made.SubjectAlternativeName([made.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        made.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(made.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(place, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    target = Path(str(path))
-    target.write_bytes(pem)
-    return str(target)

@@ -112,9 +112,10 @@ def get_artifact(name: str, file: str, force: bool, project: str | None) -> None
         found = _resolve(client, name, project)
         chunks = _shown(_data(client, found), found["size_bytes"], name)
         if file == "-":
-            for chunk in chunks:
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            with _told_if_full("standard output"):
+                for chunk in chunks:
+                    sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
             return
         with _whole_file(target, force) as output:
             for chunk in chunks:
@@ -243,15 +244,15 @@ def _exists(target: Path) -> AlreadyExists:
 def _whole_file(target: Path, force: bool) -> Iterator[IO[bytes]]:
     """Give a file that takes the target's place at the end of the block, or leaves no trace."""
     if force and target.exists() and not target.is_file():
-        with target.open("wb") as device:  # /dev/null and its like are not replaced
-            yield device
+        with _told_if_full(str(target)), target.open("wb") as device:
+            yield device  # /dev/null and its like are written to, not replaced
         return
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}-", dir=target.parent)
     except OSError as error:
         raise Forbidden(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
-        with os.fdopen(descriptor, "wb") as output:
+        with _told_if_full(str(target)), os.fdopen(descriptor, "wb") as output:
             yield output
             output.flush()
             os.fsync(output.fileno())
@@ -262,14 +263,18 @@ def _whole_file(target: Path, force: bool) -> Iterator[IO[bytes]]:
             os.link(temporary, target)
     except FileExistsError as error:
         raise _exists(target) from error
-    except DeepForgeError:
-        raise  # some of them are also an OSError
-    except OSError as error:
-        raise StorageFull(
-            f"{target} could not be written: {error.strerror}", hint="nothing was left behind"
-        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_if_full(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeepForgeError, BrokenPipeError):
+        raise  # some of ours are also an OSError
+    except OSError as error:
+        raise StorageFull(f"{what} could not be written: {error.strerror}") from error
 
 
 def _umask() -> int:

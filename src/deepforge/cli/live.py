@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -70,7 +70,7 @@ class LiveProgress:
     def _draw(self) -> RenderableType:
         with self._lock:
             jobs = list(self._jobs.values())
-            shown = _fitting(jobs, self._console.height - 4 - len(self._notes))
+            shown = fitting(jobs, self._console.height - 4 - len(self._notes))
             table = Table.grid(padding=(0, 2))
             table.add_column(width=1)
             table.add_column(no_wrap=True)
@@ -100,7 +100,7 @@ class LiveProgress:
         return mark, Text(job["name"]), about, Text(line, style="dim")
 
 
-def _fitting(jobs: list[Mapping[str, Any]], rows: int) -> list[Mapping[str, Any]]:
+def fitting(jobs: Sequence[Mapping[str, Any]], rows: int) -> list[Mapping[str, Any]]:
     """Leave out the least telling jobs until the rest fits, keeping the order."""
     excess = len(jobs) - max(rows, 1)
     hidden: set[str] = set()

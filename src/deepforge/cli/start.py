@@ -46,9 +46,7 @@ def start(host: str, port: int, public_url: str | None) -> None:
     from deepforge.server.logs import configure_logging
 
     configure_logging()
-    run(
-        server.start(open_home(), host=host, port=port, public_url=public_url, announce=_announce)
-    )
+    run(server.start(open_home(), host=host, port=port, public_url=public_url, announce=_announce))
 
 
 def _announce(listening: Listening) -> None:

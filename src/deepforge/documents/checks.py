@@ -113,7 +113,7 @@ def _check_searchable(field: str, value: Any, where: str) -> None:
 
 def _check_value(value: Any, id: str, path: tuple[str | int, ...]) -> None:
     if isinstance(value, str):
-        if not _is_unicode(value):
+        if not value.isascii() and not _is_unicode(value):
             raise _refused(id, path, "holds half a character (a lone surrogate)")
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -135,7 +135,7 @@ def _check_value(value: Any, id: str, path: tuple[str | int, ...]) -> None:
 def _check_key(key: Any, id: str, path: tuple[str | int, ...]) -> None:
     if not isinstance(key, str):
         raise _refused(id, path, f"has the key {key!r}, which is not text")
-    if "\0" in key or not _is_unicode(key):
+    if "\0" in key or not (key.isascii() or _is_unicode(key)):
         raise _refused(id, path, f"has the key {key!r}, with a NUL or half a character in it")
     if not path and (not key or key[0] == "$" or "." in key or key == "_id"):
         raise InvalidRequest(

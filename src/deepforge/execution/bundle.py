@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +37,9 @@ class Bundles:
     def __init__(self, history: History) -> None:
         self._history = history
         self._known: dict[tuple[StorageClient, str], tuple[Bundle, float]] = {}
+        self._putting: defaultdict[tuple[StorageClient, str], asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )
 
     async def put(self, storage: StorageClient, project: str, commit: str) -> Bundle:
         """Return the commit's bundle, after it is in the storage. Safe to repeat.
@@ -42,9 +47,21 @@ class Bundles:
         The same files always make the same bytes, so a bundle is shared by every commit and every
         execution with the same files. Raises what the storage raises.
         """
-        bundle, seen_at = self._known.get((storage, commit), (None, 0.0))
-        if bundle is not None and time.monotonic() - seen_at < TRUSTED_S:
+        bundle = self._trusted(storage, commit)
+        if bundle is not None:
             return bundle
+        async with self._putting[storage, commit]:  # many jobs ask at once; one makes sure
+            bundle = self._trusted(storage, commit)
+            if bundle is None:
+                bundle = await self._made_sure(storage, project, commit)
+            return bundle
+
+    def _trusted(self, storage: StorageClient, commit: str) -> Bundle | None:
+        bundle, seen_at = self._known.get((storage, commit), (None, 0.0))
+        return bundle if time.monotonic() - seen_at < TRUSTED_S else None
+
+    async def _made_sure(self, storage: StorageClient, project: str, commit: str) -> Bundle:
+        bundle, _ = self._known.get((storage, commit), (None, 0.0))
         if bundle is None or not await _is_there(storage, bundle):
             data = pack(await self._history.read_files(project, commit))
             name = digest(data)

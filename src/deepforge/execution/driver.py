@@ -68,6 +68,8 @@ class Driver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for id in list(self._driven):  # it was cancelled before it began
+            await self._give_back(id)
 
     def conductor(self, execution: str) -> Conductor | None:
         """Who drives the execution in this process, if anybody does."""

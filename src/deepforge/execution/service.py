@@ -207,9 +207,10 @@ class Executions:
             raise NotFound(
                 f"job {found.plan.name!r} has no attempt {number}; it had {len(found.attempts)}"
             )
-        return await self._log_part(view.execution, found, number, start)
+        return await self.read_log(view.execution, found, number, start)
 
-    async def _log_part(self, execution: Execution, job: Job, number: int, start: int) -> LogPart:
+    async def read_log(self, execution: Execution, job: Job, number: int, start: int) -> LogPart:
+        """As `log`, for whoever has the execution and the job at hand."""
         tried = job.attempts[number - 1]
         data = self._logs.read(job.execution, job.id, number, start, LOG_PART_BYTES) or b""
         if tried.log_bytes is not None:
@@ -272,7 +273,7 @@ class Executions:
                 continue
             try:
                 artifact = await self._artifacts.resolve(text, project)
-            except NotFound as error:
+            except (NotFound, InvalidRequest) as error:
                 raise InvalidRequest(
                     f"input {parameter!r}: {error.message}", part=parameter, hint=error.hint
                 ) from error

@@ -17,10 +17,11 @@ from deepforge.runner.failures import (
     of_disk,
     of_status,
 )
-from deepforge.runner.files import digest_text, hash_file, remove, write_all
+from deepforge.runner.files import digest_text, hash_file, remove
 from deepforge.runner.protocol import Grant
+from deepforge.runner.sink import Sink, ThreadSink
 from deepforge.runner.watch import Watch, growing_pauses, pause
-from deepforge.runner.wire import Client, WireError
+from deepforge.runner.wire import Answer, Client, WireError
 
 LARGE = 8 * 1024 * 1024  # from here on another thread is worth its start
 
@@ -68,20 +69,27 @@ def fetch_many(
     where it was. Raises `JobFailed` (transfer, corrupt, grants_expired, storage_full), `Cancelled`
     and `AttemptOver`.
     """
-    fetcher = _Fetcher(os.path.abspath(folder), cache, renew, patience_s)
     remote = sum(item.grant.kind != "file" for item in items)
     if remote:
         os.makedirs(folder, exist_ok=True)
     heavy = sum(item.grant.kind == "file" and (item.size_bytes or 0) >= LARGE for item in items)
     if remote + heavy <= 1:
         workers = 1
+    fetcher = _Fetcher(os.path.abspath(folder), cache, renew, patience_s, alone=workers == 1)
     return each(list(enumerate(items)), fetcher.fetch, make_client, watch or Watch(), workers)
 
 
 class _Fetcher:
     def __init__(
-        self, folder: str, cache: Optional[Cache], renew: Optional[Renew], patience_s: float
+        self,
+        folder: str,
+        cache: Optional[Cache],
+        renew: Optional[Renew],
+        patience_s: float,
+        *,
+        alone: bool,
     ) -> None:
+        self._alone = alone
         self._folder = folder
         self._cache = cache
         self._renew = renew
@@ -118,7 +126,8 @@ class _Fetcher:
         pauses = growing_pauses(self._patience_s)
         renewed_at = -1
         with open(temporary, "wb", buffering=0) as file:
-            partial = _Partial(item, file)
+            alone = self._alone and (item.size_bytes or 0) >= LARGE
+            partial = _Partial(item, file, beside=alone)
             while True:
                 before = partial.have_bytes
                 try:
@@ -154,11 +163,12 @@ class _Fetcher:
 class _Partial:
     """A file that grows, its hash, and how to go on after a cut."""
 
-    def __init__(self, item: Item, file: Any) -> None:
+    def __init__(self, item: Item, file: Any, beside: bool) -> None:
         self.have_bytes = 0
         self.sha = hashlib.sha256()
         self._item = item
         self._file = file
+        self._beside = beside
         self._mismatched = False
 
     def receive(self, client: Client, grant: Grant) -> Tuple[int, bytes]:
@@ -176,14 +186,13 @@ class _Partial:
         if answer.status == 200 and self.have_bytes:
             self._begin_again()
         expected = self._item.size_bytes
-        while expected is None or self.have_bytes <= expected:
-            count = answer.readinto(client.block)
-            if not count:
-                break
-            view = client.block[:count]
-            self.sha.update(view)  # meanwhile the other side fills the socket's buffer
-            write_all(self._file, view)
-            self.have_bytes += count
+        sink = (ThreadSink if self._beside else Sink)(self._file, self.sha, client)
+        try:
+            while expected is None or self.have_bytes <= expected:
+                if not self._fill(answer, sink):
+                    break
+        finally:
+            sink.close()
         digest = digest_text(self.sha)
         if expected not in (None, self.have_bytes) or self._item.digest not in (None, digest):
             corrupt = _corrupt(self._item, self.have_bytes, digest)
@@ -194,6 +203,20 @@ class _Partial:
             client.close()
             return self.receive(client, grant)
         return 0, b""
+
+    def _fill(self, answer: Answer, sink: Sink) -> bool:
+        """Receive one block. False at the end; after a cut what had come is kept."""
+        block, filled = sink.block(), 0
+        try:
+            while filled < len(block):
+                count = answer.readinto(block[filled:])
+                if not count:
+                    return False
+                filled += count
+        finally:
+            sink.take(block[:filled])
+            self.have_bytes += filled
+        return True
 
     def _begin_again(self) -> None:
         self._file.seek(0)

@@ -24,6 +24,7 @@ MODULES = (
     "live",
     "processes",
     "protocol",
+    "sink",
     "spool",
     "store",
     "supervise",

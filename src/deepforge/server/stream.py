@@ -24,6 +24,8 @@ from deepforge.server.wire import LogEvent, execution_summary, job_reply
 
 EVENT_STREAM = "text/event-stream"
 READ_AGAIN_S = 2.0
+TELL_EVERY_S = 0.05
+"""The shortest pause between two batches of news: of a job that changed twice, the last is told."""
 LOG_SETTLES_S = 0.2
 """How soon after its end a job's log is completed; many that end together are looked at once."""
 KEEP_ALIVE_S = 10.0
@@ -51,7 +53,7 @@ async def follow(
         while True:
             hints.read_by = time.monotonic() + READ_AGAIN_S
             if logs:
-                async for piece in _log_pieces(use, owner, view, told):
+                async for piece in _log_pieces(use, view, told):
                     yield piece
                     sent_at = time.monotonic()
             if view.execution.state is not ExecutionState.RUNNING:
@@ -79,6 +81,7 @@ class _Hints:
     def __init__(self, queue: asyncio.Queue[Event], stopping: asyncio.Event) -> None:
         self._queue = queue
         self._stopping = stopping
+        self._told_at = 0.0
         self.read_by = 0.0
         """When the documents are to be read again, as `time.monotonic()` counts."""
 
@@ -101,6 +104,8 @@ class _Hints:
         )
         if not self._get.done():
             return []
+        await asyncio.sleep(max(0.0, self._told_at + TELL_EVERY_S - time.monotonic()))
+        self._told_at = time.monotonic()
         heard = [self._get.result()]
         while not self._queue.empty():
             heard.append(self._queue.get_nowait())
@@ -138,6 +143,7 @@ class _Told:
         self._execution = execution
         self._summary = ""
         self._jobs: dict[str, tuple[tuple[int, int], str]] = {}
+        self._seen: dict[str, Job] = {}
         self._cursors: dict[tuple[str, int], _Cursor] = {}
 
     def begin(self, view: ExecutionView) -> None:
@@ -160,6 +166,9 @@ class _Told:
             yield _spelled("execution", summary)
 
     def job(self, job: Job) -> Iterator[bytes]:
+        if self._seen.get(job.id) is job:
+            return
+        self._seen[job.id] = job
         progress, text = _progress(job), job_reply(job).model_dump_json()
         known = self._jobs.get(job.id)
         if known is not None and (progress < known[0] or text == known[1]):
@@ -190,9 +199,7 @@ def _log_heard(event: Event, told: _Told) -> Iterator[bytes]:
     yield _spelled("log", cursor.take(job, attempt, cursor.next_start, new, final=False))
 
 
-async def _log_pieces(
-    use: Services, owner: str, view: ExecutionView, told: _Told
-) -> AsyncIterator[bytes]:
+async def _log_pieces(use: Services, view: ExecutionView, told: _Told) -> AsyncIterator[bytes]:
     """Send what the logs of all attempts have beyond what was sent."""
     for job in view.jobs:
         for attempt in job.attempts:
@@ -201,12 +208,8 @@ async def _log_pieces(
                 continue
             while not cursor.ended:
                 try:
-                    part = await use.executions.log(
-                        view.execution.id,
-                        job.id,
-                        owner,
-                        attempt=attempt.number,
-                        start=cursor.next_start,
+                    part = await use.executions.read_log(
+                        view.execution, job, attempt.number, cursor.next_start
                     )
                 except DeepForgeError as error:
                     # The events go on without it; the log's own route tells what is wrong.

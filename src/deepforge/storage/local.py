@@ -31,6 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _READ_BYTES = 4 * 1024 * 1024
+_SMALL_BYTES = 64 * 1024
 _LISTED_AT_ONCE = 500
 
 
@@ -110,15 +111,19 @@ class LocalAdapter(StorageAdapter):
     ) -> AsyncGenerator[bytes, None]:
         reader = _Reader()
         try:
-            chunk = await self._run(lambda: reader.open(self._find(key)[0], start, end))
+            path, found = self._here(lambda: self._find(key))
+            if found.st_size <= _SMALL_BYTES:
+                chunk = self._here(lambda: reader.open(path, start, end))
+            else:
+                chunk = await self._run(reader.open, path, start, end)
             while chunk:
                 yield chunk
-                chunk = await self._run(reader.read)
+                chunk = b"" if reader.at_end else await self._run(reader.read)
         finally:
             reader.close()
 
     async def stat(self, key: str) -> ObjectInfo:
-        return info_of(key, (await self._run(self._find, key))[1])
+        return info_of(key, self._here(lambda: self._find(key))[1])
 
     async def list(
         self, prefix: str, *, after: str | None = None
@@ -143,11 +148,7 @@ class LocalAdapter(StorageAdapter):
             draft.close()
 
     async def grant(self, key: str, method: Method, *, expires_s: float) -> Grant:
-        # Not on a thread: a few looks at names cost less, and no data are touched.
-        try:
-            return Grant("file", method, path=self._folder.place(key))
-        except OSError as error:
-            raise from_os_error(error, self._subject) from error
+        return Grant("file", method, path=self._here(lambda: self._folder.place(key)))
 
     def _find(self, key: str) -> tuple[str, os.stat_result]:
         found = self._folder.find(key)
@@ -158,6 +159,15 @@ class LocalAdapter(StorageAdapter):
     def _copy(self, source: str, draft: _Draft, target: str) -> ObjectInfo:
         draft.copy(self._find(source)[0])
         return draft.publish(b"", target, False)
+
+    def _here(self, function: Callable[[], T]) -> T:
+        """Call not on a thread: a few looks at names, or some KiB, cost less than the way there."""
+        try:
+            return function()
+        except OSError as error:
+            if isinstance(error, DeepForgeError):
+                raise
+            raise from_os_error(error, self._subject) from error
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         try:
@@ -182,6 +192,10 @@ class _Reader:
         size_bytes = os.fstat(self._file).st_size
         self._start, self._end = start, size_bytes if end is None else min(end, size_bytes)
         return self.read()
+
+    @property
+    def at_end(self) -> bool:
+        return self._start >= self._end
 
     def read(self) -> bytes:
         """Give the next chunk, empty at the end (or where somebody cut the file meanwhile)."""

@@ -31,7 +31,7 @@ from deepforge.compute.port import (
     Refusal,
 )
 from deepforge.compute.server.folder import OWN_PREFIX, Folder, JobFolder
-from deepforge.compute.server.interpreter import check_python, full_path
+from deepforge.compute.server.interpreter import check_python, full_path, is_same_python
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
@@ -218,7 +218,7 @@ class ServerCompute(ComputeAdapter):
             ENV_CACHE: str(self._folder.cache),
             ENV_CACHE_BYTES: str(self.settings.cache_bytes),
         }
-        if self.settings.start == "warm" and self._python == full_path(sys.executable):
+        if self.settings.start == "warm" and is_same_python(self._python, sys.executable):
             environment[ENV_START] = "fork"
         return {
             "command": [self._python if word == PYTHON else word for word in request.command],

@@ -50,13 +50,14 @@ class Link:
         self._turn = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._is_current = False
+        self._is_understood = False
 
     async def ask(self, message: dict[str, Any], *, current: bool = False) -> dict[str, Any]:
         """Send a message and return the answer.
 
-        With `current`, a supervisor that another version of this code started is replaced first
-        (its jobs go on). Raises `Unavailable` when none can be started, `OutcomeUnknown` when the
-        connection breaks again and again.
+        With `current`, a supervisor that another version of this code started is replaced first,
+        and always one that speaks otherwise; its jobs go on. Raises `Unavailable` when none can
+        be started, `OutcomeUnknown` when the connection breaks again and again.
         """
         async with self._turn:
             deadline = time.monotonic() + _ANSWER_WITHIN_S
@@ -85,12 +86,13 @@ class Link:
     async def _ask_once(self, message: dict[str, Any], current: bool) -> dict[str, Any]:
         if self._streams is None:
             await self._connect()
-        if current and not self._is_current:
+        if not self._is_current and (current or not self._is_understood):
             await self._exchange({"op": "leave"})
             await self.close()
             await self._start()
             await self._connect()
-            self._is_current = True  # whatever it says: starting again would give the same
+            # whatever it says now: starting again would give the same
+            self._is_current = self._is_understood = True
         return await self._exchange(message)
 
     async def _connect(self) -> None:
@@ -101,6 +103,7 @@ class Link:
             await self._open()
         hello = await self._exchange({"op": "hello"})
         self._is_current = hello["version"] == code_version()
+        self._is_understood = hello["v"] == wire.VERSION
 
     async def _open(self) -> None:
         try:
