@@ -21,7 +21,8 @@ from benchmarks.measure import Measurement, clean_environment
 from benchmarks.move import Plan, Thing
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+TESTS = ROOT / "tests"
+sys.path.insert(0, str(TESTS))
 
 from deepforge.execution.attempts import SMALLEST_PART_BYTES  # noqa: E402
 from deepforge.execution.handover import PART_ABOVE_BYTES  # noqa: E402

@@ -42,6 +42,21 @@ def test_attributes_come_by_keyword_as_the_python_values_they_were_written_as(
     assert {} == ended.output("inputs")
 
 
+def test_an_attribute_may_be_long(far: FarSide) -> None:
+    """Longer than what a pipe takes, or one argument of a command."""
+    text = "é'\n" * 200_000
+    op = """
+        class Op:
+            def __init__(self, text):
+                self.text = text
+            def execute(self):
+                return self.text
+    """
+    ended = far.run_op(op, arguments=[Argument("text", literal=repr(text))])
+
+    assert text == ended.output()
+
+
 def test_inputs_come_by_keyword_and_unconnected_ones_are_none(far: FarSide) -> None:
     inputs = [far.given("images", [1, 2.5, "x"]), far.given("größe", 4), Input("mask")]
 

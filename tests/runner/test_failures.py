@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deepforge.runner.protocol import Argument, Input, Limits
+from deepforge.runner.protocol import Argument, Input, Limits, read_result
 from runner.far_side import FarSide, digest, lives, pickled, until
 
 MIB = 1024 * 1024
@@ -56,6 +56,28 @@ def test_an_exception_shows_the_users_own_lines_and_no_others(far: FarSide) -> N
     ]
     assert failure.traceback.encode() == ended.log
     assert not failure.transient
+
+
+def test_a_message_may_be_long_and_hold_half_characters(far: FarSide) -> None:
+    op = "class Op:\n    def execute(self): raise ValueError('\\udcff' + 'x' * 1_000_000)\n"
+
+    failure = far.run_op(op).failure
+
+    assert failure.message.startswith("ValueError: \\udcffxxx")
+    assert "characters left out" in failure.message
+    assert 100_000 < len(failure.message) < 300_000
+
+
+def test_nobody_listening_to_the_runner_changes_nothing(far: FarSide) -> None:
+    process = far.start(far.job("class Op:\n    def execute(self): print(1); 1 / 0\n"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.wait(timeout=60)
+
+    assert 1 == process.returncode
+    assert "exception" == read_result((far.store / "result.json").read_bytes()).failure.kind  # type: ignore[union-attr]
 
 
 def test_wrong_attributes_are_told_without_our_own_frames(far: FarSide) -> None:

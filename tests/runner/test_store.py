@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deepforge.runner.channel import Line, Whereabouts
+from deepforge.runner.channel import Line
 from deepforge.runner.failures import JobFailed
 from deepforge.runner.protocol import Grant
 from deepforge.runner.store import Stored, Upload, put_bytes, store_many
@@ -36,7 +36,7 @@ def store(upload: Upload, **more: Any) -> Stored:
 
 def line(server: FarServer) -> Any:
     channel = server.channel()
-    return lambda client: Line(channel, Whereabouts(channel), client)
+    return lambda client: Line(channel, client)
 
 
 def test_many_files_are_sent_and_hashed(server: FarServer, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ async def _insist(
 def _failure(error: DeepForgeError, what: str) -> Failure:
     return Failure(
         "runner",
-        f"{what} did not take the job: {error.message}",
+        f"the job could not be handed to {what}: {error.message}",
         transient=error.transient,
         hint=error.hint,
     )

@@ -14,7 +14,7 @@ from typing import NoReturn, Sequence
 from deepforge.runner import processes
 from deepforge.runner.attempt import Attempt
 from deepforge.runner.channel import Line, NotReached, Whereabouts
-from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed
+from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, say
 from deepforge.runner.protocol import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -41,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(os.path.abspath(argv[0] if argv else JOB_FILE), watch)
     except (OSError, ProtocolError, JobFailed) as error:
-        print("the job cannot be begun: %s" % error, file=sys.stderr)
+        say("the job cannot be begun: %s" % error)
         return EXIT_FAILED
     except NotReached as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return EXIT_TRY_AGAIN
     except (Cancelled, AttemptOver):
         return EXIT_CANCELLED
@@ -66,23 +66,19 @@ def warm() -> None:
 
 def main_and_leave(argv: Sequence[str]) -> NoReturn:
     """As `main`, as a whole program: threads that wait for a silent server do not hold it up."""
-    code = main(argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(main(argv))
 
 
 def _run(path: str, watch: Watch) -> int:
     with open(path, "rb") as file:
         handed = read_handed(file.read())
     channel = handed.channel
-    whereabouts = Whereabouts(channel)
     make_client = partial(
         Client,
         proxied=channel.proxied if channel is not None else False,
-        locate=whereabouts.locate,
+        locate=Whereabouts(channel).locate,
     )
-    make_line = None if channel is None else partial(Line, channel, whereabouts)
+    make_line = None if channel is None else partial(Line, channel)
     if isinstance(handed, Ticket):
         assert make_line is not None
         client = make_client(watch.check)

@@ -6,17 +6,18 @@ import os
 import sys
 import time
 import traceback
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepforge.runner import support
 from deepforge.runner.cache import DEFAULT_LIMIT_BYTES, Cache
 from deepforge.runner.channel import Line, NotReached
 from deepforge.runner.code import find_code, unpack_code
 from deepforge.runner.crew import MakeClient
-from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk
+from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk, say
 from deepforge.runner.fetch import PATIENCE_S, Fetched, Item, fetch_many
-from deepforge.runner.files import remove
+from deepforge.runner.files import discard
 from deepforge.runner.live import Live
 from deepforge.runner.protocol import (
     ENV_CACHE,
@@ -87,41 +88,44 @@ class Attempt:
         except JobFailed as error:
             result = replace(result, failure=error.failure)
         except AttemptOver as error:
-            print("the attempt is over: %s" % error, file=sys.stderr)
+            say("the attempt is over: %s" % error)
             return self._leave(EXIT_CANCELLED)
         except Exception as error:  # ours: it becomes a failure like any other
             result = replace(result, failure=_our_fault(error))
-        self._watch.interrupts = False
-        self._watch.tick = None
         if self._live is not None and self._live.over:
             return self._leave(EXIT_CANCELLED)
         return self._leave(self._finish(result, patience_s))
 
     def _produce(self) -> List[Output]:
-        watch, live = self._watch, self._live
-        watch.tick = live.attend if live is not None else None
-        watch.interrupts = True
         begun_s = time.monotonic()
         _clear(self._folder)
-        code, inputs = self._fetch()
+        with self._moving():
+            code, inputs = self._fetch()
         begun_s = self._took("fetch", begun_s)
 
-        watch.interrupts = False
-        if live is not None:
-            live.stop()  # a fork is clean only while there is one thread
-        watch.check()
         report = self._operate(self._spec(code, inputs))
         self._environment["python"] = report["python"]
         if report["failure"] is not None:
             raise JobFailed(Failure(**report["failure"]))
         begun_s = self._took("run", begun_s)
 
-        watch.interrupts = True
-        watch.check()
-        outputs = self._store(report["outputs"])
-        watch.interrupts = False
+        with self._moving():
+            outputs = self._store(report["outputs"])
         self._took("store", begun_s)
         return outputs
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """While data are moved a cancel comes at once, and the server hears that we live."""
+        watch = self._watch
+        watch.tick = self._live.attend if self._live is not None else None
+        watch.interrupts = True
+        try:
+            watch.check()
+            yield
+        finally:
+            watch.interrupts = False
+            watch.tick = None
 
     def _fetch(self) -> Tuple[str, Sequence[Optional[Fetched]]]:
         job = self._job
@@ -181,6 +185,8 @@ class Attempt:
             parent = os.path.join(self._cache.folder if self._cache else self._folder, "runner")
             spec["support"] = support.support_folder(parent)
         live = self._live
+        if live is not None:
+            live.stop()  # a fork is clean only while there is one thread
         return supervise(
             spec,
             folder=self._folder,
@@ -240,10 +246,10 @@ class Attempt:
             )
             self._hint(client)
         except JobFailed as error:
-            print("the result cannot be stored: %s" % error, file=sys.stderr)
+            say("the result cannot be stored: %s" % error)
             return EXIT_TRY_AGAIN if error.failure.transient else EXIT_FAILED
         except AttemptOver as error:
-            print("the attempt is over: %s" % error, file=sys.stderr)
+            say("the attempt is over: %s" % error)
             return EXIT_CANCELLED
         finally:
             client.close()
@@ -271,7 +277,7 @@ class Attempt:
             try:
                 self._make_line(client).finished()
             except (NotReached, JobFailed, AttemptOver) as error:
-                print("the server was not told that the job has ended: %s" % error, file=sys.stderr)
+                say("the server was not told that the job has ended: %s" % error)
 
     @property
     def _renewal(self) -> Optional[Callable[[Client, str], Grant]]:
@@ -296,8 +302,10 @@ class Attempt:
         """Stop what still goes on and give back the disk space; return the code."""
         if self._live is not None:
             self._live.stop()
-        _discard([self._output_path(number) for number in range(len(self._job.outputs))])
-        _discard(self._temporary)
+        for number in range(len(self._job.outputs)):
+            discard(self._output_path(number))
+        for path in self._temporary:
+            discard(path)
         return code
 
     def _output_path(self, number: int) -> str:
@@ -311,16 +319,7 @@ def _clear(folder: str) -> None:
 
         shutil.rmtree(os.path.join(folder, "inputs"), ignore_errors=True)
         shutil.rmtree(os.path.join(folder, "work"))
-        remove(os.path.join(folder, "report.txt"))
-
-
-def _discard(paths: Sequence[str]) -> None:
-    """Give back disk space. What stays goes with the whole folder, which the compute removes."""
-    for path in paths:
-        try:
-            os.remove(path)
-        except OSError:
-            pass
+        discard(os.path.join(folder, "report.txt"))
 
 
 def _cache_of_this_machine() -> Optional[Cache]:
@@ -346,9 +345,9 @@ def _our_fault(error: Exception) -> Failure:
 def _complain(result: Result) -> None:
     """Say on the platform's own log how it ended, if not well."""
     if result.failure is not None:
-        print("%s: %s" % (result.failure.kind, result.failure.message), file=sys.stderr)
+        say("%s: %s" % (result.failure.kind, result.failure.message))
     elif result.status != "succeeded":
-        print(result.status, file=sys.stderr)
+        say(result.status)
 
 
 def _platform() -> str:

@@ -14,7 +14,7 @@ import os
 import time
 from typing import Callable, List, Optional, Tuple
 
-from deepforge.runner.files import beside, hash_file, no_check, remove
+from deepforge.runner.files import beside, discard, hash_file, no_check
 
 DEFAULT_LIMIT_BYTES = 20 * 1024**3
 FRESH_S = 60.0  # somebody may just be opening it
@@ -65,10 +65,13 @@ class Cache:
         files = _listing(os.path.join(self.folder, "data"))
         total = sum(size_bytes for _, size_bytes, _ in files)
         for used_at, size_bytes, path in sorted(files):
-            age = now - used_at
-            part = path.endswith(".part")
-            if age > FORGOTTEN_S if part else total > self.limit_bytes and age > FRESH_S:
-                remove(path)
+            age_s = now - used_at
+            if path.endswith(".part"):
+                unused = age_s > FORGOTTEN_S
+            else:
+                unused = total > self.limit_bytes and age_s > FRESH_S
+            if unused:
+                discard(path)
                 total -= size_bytes
         for used_at, _, path in _listing(os.path.join(self.folder, "code")):
             if now - used_at > (FORGOTTEN_S if path.endswith(".part") else CODE_S):

@@ -33,7 +33,7 @@ def main() -> NoReturn:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.set_inheritable(REPORT, False)
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", spec["support"])]
+    sys.path.remove(spec["support"])
     sys.path.append(spec["support"])  # last: the user's own choice of packages comes first
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=ENCODING, errors=ERRORS, line_buffering=True)  # type: ignore[union-attr]
@@ -44,7 +44,7 @@ def run_and_leave(spec: Spec) -> NoReturn:
     """Run the operation, write the report, end the process as an interpreter does."""
     os.environ["PYTHONUNBUFFERED"] = "1"  # for interpreters that the operation starts
     sys.argv = [spec["file"]]
-    sys.path.insert(0, spec["code"])
+    sys.path[:] = [spec["code"], *(entry for entry in sys.path if entry)]
     pipe = os.fstat(REPORT)
     report = run(spec)
     write_report(spec["report"], report, pipe)
@@ -284,6 +284,8 @@ def _exit_code(code: object) -> int:
 
 
 def _cut(text: str) -> str:
+    """What fits into a document: not endless, and no half characters."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if len(text) <= _LONGEST_TEXT:
         return text
     half = _LONGEST_TEXT // 2

@@ -38,34 +38,27 @@ class Whereabouts:
     def __init__(self, channel: Optional[Channel]) -> None:
         self._file = channel.address_file if channel else None
         self._first = channel.url.partition("/api/")[0] if channel else ""
-        self._current = self._first
-        self.look()
-
-    def look(self) -> None:
-        """Read the address file again, where there is one."""
-        if self._file is None:
-            return
-        try:
-            with open(self._file, encoding="utf-8") as file:
-                text = file.read(2048).strip().rstrip("/")
-        except (OSError, ValueError):
-            return  # it is rewritten when the server is back
-        if text.startswith(("http://", "https://")):
-            self._current = text
 
     def locate(self, url: str) -> str:
-        if self._current != self._first and url.startswith(self._first + "/api/"):
-            return self._current + url[len(self._first) :]
-        return url
+        """Return the URL to use now."""
+        if self._file is None or not url.startswith(self._first + "/api/"):
+            return url
+        try:
+            with open(self._file, encoding="utf-8") as file:
+                current = file.read(2048).strip().rstrip("/")
+        except (OSError, ValueError):
+            return url  # it is written again when the server is back
+        if not current.startswith(("http://", "https://")):
+            return url
+        return current + url[len(self._first) :]
 
 
 class Line:
     """One thread's way of calling. Raises `AttemptOver`, `NotReached`, `JobFailed`."""
 
-    def __init__(self, channel: Channel, whereabouts: Whereabouts, client: Client) -> None:
+    def __init__(self, channel: Channel, client: Client) -> None:
         self._channel = channel
         self._client = client
-        self._whereabouts = whereabouts
 
     def start(self) -> Optional[Job]:
         """Claim the attempt. None: another runner has it, or it is over; nothing must run."""
@@ -146,7 +139,6 @@ class Line:
             if wait_s is None:
                 raise NotReached("The server was not reached at POST %s: %s" % (path, trouble))
             pause(wait_s, self._client.check)
-            self._whereabouts.look()
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from typing import Optional
 
@@ -33,6 +34,14 @@ def failed(
     kind: str, message: str, *, transient: bool = False, hint: Optional[str] = None
 ) -> JobFailed:
     return JobFailed(Failure(kind=kind, message=message, transient=transient, hint=hint))
+
+
+def say(text: str) -> None:
+    """Tell whoever reads the platform's own log. It is fine if nobody can."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
 
 
 def of_disk(doing: str, error: OSError) -> JobFailed:

@@ -17,7 +17,7 @@ from deepforge.runner.failures import (
     of_disk,
     of_status,
 )
-from deepforge.runner.files import digest_text, hash_file, remove
+from deepforge.runner.files import digest_text, discard, hash_file
 from deepforge.runner.protocol import Grant
 from deepforge.runner.sink import Sink, ThreadSink
 from deepforge.runner.watch import Watch, growing_pauses, pause
@@ -115,7 +115,7 @@ class _Fetcher:
                 if cache is not None:
                     path = _pinned(cache.keep(temporary, digest), path)
             except BaseException:
-                remove(temporary)
+                discard(temporary)
                 raise
         except OSError as error:
             raise of_disk("%s cannot be kept on this machine" % item.name, error) from error

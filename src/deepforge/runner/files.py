@@ -72,7 +72,7 @@ def place(source: str, target: str, check: Callable[[], None] = no_check) -> Tup
                 check()
         os.replace(temporary, target)
     except BaseException:
-        remove(temporary)
+        discard(temporary)
         raise
     os.remove(source)
     return size_bytes, digest_text(sha)
@@ -87,7 +87,7 @@ def write_whole(target: str, data: bytes) -> None:
             write_all(file, memoryview(data))
         os.replace(temporary, target)
     except BaseException:
-        remove(temporary)
+        discard(temporary)
         raise
 
 
@@ -97,8 +97,9 @@ def write_all(file: Any, view: memoryview) -> None:
         view = view[file.write(view) :]
 
 
-def remove(path: str) -> None:
+def discard(path: str) -> None:
+    """Remove a file if that can be done: what stays is only in the way."""
     try:
         os.remove(path)
-    except FileNotFoundError:
+    except OSError:
         pass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import Callable, Optional
 
 from deepforge.runner.channel import Line, NotReached
-from deepforge.runner.failures import AttemptOver, JobFailed
+from deepforge.runner.failures import AttemptOver, JobFailed, say
 from deepforge.runner.spool import Spool
 from deepforge.runner.watch import Watch
 from deepforge.runner.wire import Client
@@ -76,7 +75,7 @@ class Live:
                     pause_s = SEND_EVERY_S
                 except (NotReached, JobFailed) as error:
                     if not self._complained:
-                        print("the server is not reached: %s" % error, file=sys.stderr)
+                        say("the server is not reached: %s" % error)
                     self._complained = True
                     pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
                 except AttemptOver:

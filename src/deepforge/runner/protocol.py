@@ -246,7 +246,7 @@ class Result:
 def to_json(document: Union[Job, Ticket, Result, Grant]) -> bytes:
     """Write one of the documents as UTF-8 JSON, leaving out what is None."""
     text = json.dumps(_plain(document), ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8")
+    return text.encode("utf-8", "replace")  # a lone half of a character is no text
 
 
 def read_handed(data: bytes) -> Union[Job, Ticket]:

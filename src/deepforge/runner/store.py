@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deepforge.runner.channel import Line
 from deepforge.runner.crew import WORKERS, MakeClient, each
-from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed, of_disk, of_status
+from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed, of_disk, of_status, say
 from deepforge.runner.fetch import PATIENCE_S, Renew
 from deepforge.runner.files import blocks, digest_text, hash_file, place, write_whole
 from deepforge.runner.protocol import Grant
@@ -251,6 +251,4 @@ def _give_up(line: Line, name: str, upload: str) -> None:
     try:
         line.abort(name, upload)
     except Exception as error:  # the server forgets unfinished uploads by itself
-        import sys
-
-        print("the upload of %s was not given up: %s" % (name, error), file=sys.stderr)
+        say("the upload of %s was not given up: %s" % (name, error))

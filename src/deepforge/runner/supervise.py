@@ -51,11 +51,12 @@ def supervise(
     try:
         run.attend(tick)
     except BaseException:
-        brood.end()
+        brood.end(meanwhile=run.read_log)
         raise
     finally:
         run.read_log()
-        run.read_report()
+        while run.read_report():
+            pass
         os.close(log)
         os.close(report)
     return run.outcome()
@@ -95,7 +96,7 @@ class _Run:
         self._spool = spool
         self._watch = watch
         self._time_s = time_s
-        self._timed_out = False
+        self._timed_out = ""
 
     def attend(self, tick: Callable[[], None]) -> None:
         """Read the log, until the child and all that it left behind have ended."""
@@ -112,8 +113,8 @@ class _Run:
                 self._brood.end(meanwhile=self.read_log)
                 raise Cancelled()
             if self._time_s is not None and now_s - started_s >= self._time_s:
-                self._timed_out = True
-                self._spool.note("The time limit of %g s has passed." % self._time_s)
+                self._timed_out = "%g s" % self._time_s
+                self._spool.note("The time limit of %s has passed." % self._timed_out)
                 self._brood.end(meanwhile=self.read_log)
                 return
             if reported_s is None and self._reported.endswith(b"\n"):
@@ -156,7 +157,7 @@ class _Run:
         if self._timed_out and (report is None or report["failure"] is not None):
             raise failed(
                 "time_limit",
-                "%s ran longer than its limit of %g s and was stopped." % (name, self._time_s or 0),
+                "%s ran longer than its limit of %s and was stopped." % (name, self._timed_out),
                 hint="Raise the limit, or make it do less.",
             )
         if report is not None:
@@ -213,8 +214,6 @@ def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Broo
     orders = _orders(spec) if python is not None else os.open(os.devnull, os.O_RDONLY)
     os.set_blocking(log, False)
     os.set_blocking(report, False)
-    sys.stdout.flush()
-    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         try:
@@ -279,6 +278,7 @@ def _forget_parent(environment: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
     os.environ.update(environment)
+    _kept.extend((sys.stdout, sys.stderr, sys.modules["__main__"]))
     sys.stdout = sys.__stdout__ = _writer(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _writer(2)  # type: ignore[misc]
     sys.dont_write_bytecode = False
@@ -286,6 +286,9 @@ def _forget_parent(environment: Mapping[str, str]) -> None:
     for name in ("numpy.random", "torch"):  # warm libraries: forks must not draw the same numbers
         if name in sys.modules:
             sys.modules[name].seed()
+
+
+_kept: List[Any] = []  # of the parent: to let go of a stream may close a descriptor that we use
 
 
 def _writer(number: int) -> Any:

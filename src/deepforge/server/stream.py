@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from deepforge.errors import DeepForgeError
 from deepforge.events import Event
-from deepforge.execution.model import ExecutionState, ExecutionView, Job, JobState
+from deepforge.execution.model import Execution, ExecutionState, ExecutionView, Job, JobState
 from deepforge.server.services import Services
 from deepforge.server.views import whole_view
 from deepforge.server.wire import LogEvent, execution_summary, job_reply
@@ -26,8 +26,6 @@ EVENT_STREAM = "text/event-stream"
 READ_AGAIN_S = 2.0
 TELL_EVERY_S = 0.05
 """The shortest pause between two batches of news: of a job that changed twice, the last is told."""
-LOG_SETTLES_S = 0.2
-"""How soon after its end a job's log is completed; many that end together are looked at once."""
 KEEP_ALIVE_S = 10.0
 CATCH_UP_BYTES = 1024 * 1024
 """How much of a log that is stored already a new reader gets; the rest is at the log's own route."""
@@ -53,9 +51,12 @@ async def follow(
         while True:
             hints.read_by = time.monotonic() + READ_AGAIN_S
             if logs:
-                async for piece in _log_pieces(use, view, told):
+                async for piece in _log_pieces(use, view.execution, view.jobs, told):
                     yield piece
                     sent_at = time.monotonic()
+            for piece in told.changes(view):
+                yield piece
+                sent_at = time.monotonic()
             if view.execution.state is not ExecutionState.RUNNING:
                 yield _spelled("end", await whole_view(use, view))
                 return
@@ -63,13 +64,10 @@ async def follow(
                 heard = await hints.next()
                 if stopping.is_set():
                     return
-                for piece in _pieces_heard(heard, told, logs=logs):
+                async for piece in _pieces_heard(use, view.execution, heard, told, logs=logs):
                     yield piece
                     sent_at = time.monotonic()
             view = await use.executions.get(execution, owner)
-            for piece in told.changes(view):
-                yield piece
-                sent_at = time.monotonic()
             if time.monotonic() > sent_at + KEEP_ALIVE_S - READ_AGAIN_S:
                 yield _KEEP_ALIVE
                 sent_at = time.monotonic()
@@ -110,11 +108,8 @@ class _Hints:
         while not self._queue.empty():
             heard.append(self._queue.get_nowait())
         self._get = asyncio.create_task(self._queue.get())
-        now = time.monotonic()
         if any(one.kind == "execution" for one in heard):
-            self.read_by = now
-        elif any(one.kind == "job" and one.data["job"].state.is_final for one in heard):
-            self.read_by = min(self.read_by, now + LOG_SETTLES_S)
+            self.read_by = time.monotonic()
         return heard
 
 
@@ -180,13 +175,22 @@ class _Told:
         return self._cursors.setdefault((job, attempt), _Cursor())
 
 
-def _pieces_heard(heard: list[Event], told: _Told, *, logs: bool) -> Iterator[bytes]:
+async def _pieces_heard(
+    use: Services, execution: Execution, heard: list[Event], told: _Told, *, logs: bool
+) -> AsyncIterator[bytes]:
+    """Spell hints. The whole log of a job comes before the news that it has ended."""
     newest = {one.data["job"].id: one for one in heard if one.kind == "job"}
     for event in heard:
         if event.kind == "job" and newest[event.data["job"].id] is event:
-            yield from told.job(event.data["job"])
+            job = event.data["job"]
+            if logs and job.state.is_final:
+                async for piece in _log_pieces(use, execution, [job], told):
+                    yield piece
+            for piece in told.job(job):
+                yield piece
         elif event.kind == "log" and logs:
-            yield from _log_heard(event, told)
+            for piece in _log_heard(event, told):
+                yield piece
 
 
 def _log_heard(event: Event, told: _Told) -> Iterator[bytes]:
@@ -199,9 +203,11 @@ def _log_heard(event: Event, told: _Told) -> Iterator[bytes]:
     yield _spelled("log", cursor.take(job, attempt, cursor.next_start, new, final=False))
 
 
-async def _log_pieces(use: Services, view: ExecutionView, told: _Told) -> AsyncIterator[bytes]:
+async def _log_pieces(
+    use: Services, execution: Execution, jobs: Iterable[Job], told: _Told
+) -> AsyncIterator[bytes]:
     """Send what the logs of all attempts have beyond what was sent."""
-    for job in view.jobs:
+    for job in jobs:
         for attempt in job.attempts:
             cursor = told.cursor(job.id, attempt.number)
             if cursor.ended or (attempt.started_at is None and attempt.ended_at is None):
@@ -209,7 +215,7 @@ async def _log_pieces(use: Services, view: ExecutionView, told: _Told) -> AsyncI
             while not cursor.ended:
                 try:
                     part = await use.executions.read_log(
-                        view.execution, job, attempt.number, cursor.next_start
+                        execution, job, attempt.number, cursor.next_start
                     )
                 except DeepForgeError as error:
                     # The events go on without it; the log's own route tells what is wrong.

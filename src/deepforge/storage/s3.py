@@ -141,19 +141,16 @@ class S3Adapter(StorageAdapter):
             await self.stat(key)
             return
         download = await self._run(self._bucket.open, self._start + key, start, end)
-        if not download.left_bytes:
-            return
-        ahead = self._workers.begin(download.read)
-        try:
-            while True:
-                chunk = await ahead
-                if not download.left_bytes:
-                    yield chunk
-                    return
-                ahead = self._workers.begin(download.read)  # while this chunk is used
+        chunk, download.first = download.first, b""
+        while download.left_bytes:
+            ahead = self._workers.begin(download.read)  # while this chunk is used
+            try:
                 yield chunk
-        finally:
-            ahead.add_done_callback(_forget)
+                chunk = await ahead
+            finally:
+                ahead.add_done_callback(_forget)
+        if chunk:
+            yield chunk
 
     async def stat(self, key: str) -> ObjectInfo:
         return self._ours(await self._run(self._bucket.stat, self._start + key))

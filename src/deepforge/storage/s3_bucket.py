@@ -93,7 +93,7 @@ class Bucket:
         return ObjectInfo(key, len(data), utc_now(), result["e_tag"])
 
     def open(self, key: str, start: int, end: int | None) -> Download:
-        """Begin to read the bytes `[start, end)`, of which there are none behind the object's end."""
+        """Begin to read the bytes `[start, end)`, and fetch the first chunk of them."""
         options: GetOptions = {}
         if end is not None:
             options = {"range": (start, end)}
@@ -104,7 +104,7 @@ class Bucket:
             try:
                 result = obstore.get(self._store, key, options=options)
             except obstore_errors.GenericError as error:
-                if "InvalidRange" in str(error):
+                if "InvalidRange" in str(error):  # there are none behind the object's end
                     return Download(self.where, subject, iter(()), 0)
                 raise
         self._is_known = True
@@ -234,7 +234,7 @@ class Bucket:
 
 
 class Download:
-    """The bytes of one answer. Dropping it closes the connection."""
+    """The bytes of one answer, of which `first` are read. Dropping it closes the connection."""
 
     def __init__(
         self, where: Where, subject: str, chunks: Iterator[bytes], size_bytes: int
@@ -243,6 +243,7 @@ class Download:
         self._where = where
         self._subject = subject
         self._chunks = chunks
+        self.first = self.read() if size_bytes else b""
 
     def read(self) -> bytes:
         """Give the next chunk. Raises `Unavailable` when the connection breaks."""
