@@ -35,7 +35,7 @@ from deepforge.server.services import Services
 
 sys.path.insert(0, str(TESTS))
 
-from execution.rig import Rig, opened, ticket_of  # noqa: E402
+from execution.rig import Rig, opened, ticket_of
 
 CLAIMS = 1000
 SMALL_CLAIMS = 100

@@ -6,11 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mongo_server import mongo_server
-
 pytest.register_assert_rewrite("deepforge.testing.documents")
-
-__all__ = ["mongo_server"]
 
 
 @pytest.fixture

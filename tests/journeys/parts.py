@@ -86,7 +86,7 @@ def processes_of(home: Path) -> dict[int, str]:
         try:
             command = (entry / "cmdline").read_bytes()
             mentioned = text in command or text in (entry / "environ").read_bytes()
-            if mentioned or text in os.fsencode(os.readlink(entry / "cwd")):
+            if mentioned or text in os.fsencode((entry / "cwd").readlink()):
                 found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # it has just ended, or is somebody else's
             continue
@@ -103,9 +103,14 @@ def supervisors(home: Path) -> list[int]:
     return pids
 
 
-def stop_supervisors(home: Path) -> None:
+def nothing_left(home: Path) -> None:
+    """Stop the supervisors of a home. Fails unless everything else there ends by itself."""
     for pid in supervisors(home):
         os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while left := processes_of(home):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
 
 
 def steps_project(folder: Path, count: int, body: str, *, chained: bool = False) -> Path:

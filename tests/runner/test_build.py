@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 from deepforge.runner import build, support
-from deepforge.runner.protocol import Limits
-from runner.far_side import SOURCE, FarSide, digest
+from deepforge.runner.protocol import Argument, Limits
+from runner.far_side import SOURCE, Ended, FarSide, digest
 
 LISTING = """
 import sys
@@ -90,7 +90,7 @@ def test_it_works_alone_in_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_every_python_runs_it(any_python: str, tmp_path: Path) -> None:
-    """A value through pickle, a log with a progress bar, a failure, from start to end."""
+    """A value through pickle, a log with a progress bar, and a failure, the last in a fork."""
     op = """
         import sys
         class Op:
@@ -104,11 +104,9 @@ def test_every_python_runs_it(any_python: str, tmp_path: Path) -> None:
                     raise KeyError("on purpose")
                 return {"before": before, "parts": parts, "sizes": self.sizes}, sys.version_info[:2]
     """
-    from deepforge.runner.protocol import Argument
-
     far = FarSide(tmp_path, python=any_python)
 
-    def run(fail: bool) -> object:
+    def run(fail: bool) -> Ended:
         arguments = [Argument("fail", repr(fail)), Argument("sizes", "{(1, 2): {3}, 'x': set()}")]
         inputs = [far.given("before", {"a": [1.5]}), far.given("part", "p", position=0)]
         return far.run_op(
@@ -117,13 +115,14 @@ def test_every_python_runs_it(any_python: str, tmp_path: Path) -> None:
 
     for _ in range(2):  # the second time from the copy in the cache
         good = run(False)
-        assert 0 == good.code, good.stderr  # type: ignore[attr-defined]
-        assert "" == good.stderr  # type: ignore[attr-defined]
+        assert 0 == good.code, good.stderr
+        assert "" == good.stderr
         expected = {"before": {"a": [1.5]}, "parts": ("p",), "sizes": {(1, 2): {3}, "x": set()}}
-        assert expected == good.output("x")  # type: ignore[attr-defined]
-        assert b"two\nthree\n" == good.log  # type: ignore[attr-defined]
+        assert expected == good.output("x")
+        assert b"two\nthree\n" == good.log
         far.again()
+    far.mode = "fork"
     bad = run(True)
-    assert 1 == bad.code  # type: ignore[attr-defined]
-    assert "KeyError: 'on purpose'" == bad.failure.message  # type: ignore[attr-defined]
-    assert ("operations/op.py", 11) == (bad.failure.file, bad.failure.line)  # type: ignore[attr-defined]
+    assert 1 == bad.code
+    assert "KeyError: 'on purpose'" == bad.failure.message
+    assert ("operations/op.py", 11) == (bad.failure.file, bad.failure.line)

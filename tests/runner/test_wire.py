@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from certificates import Certificate, make_certificate
-from deepforge.runner.wire import Client, WireError, split_url
+from deepforge.runner.addresses import WireError, split_url
+from deepforge.runner.wire import Client
 
 
 @contextmanager

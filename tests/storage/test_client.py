@@ -27,7 +27,7 @@ from deepforge.storage.memory import MemoryAdapter, MemorySettings
 from deepforge.storage.port import ObjectInfo, ObjectRef
 from deepforge.storage.retry import Retry
 from deepforge.testing.faults import FaultyStorage
-from deepforge.testing.storage import stream
+from deepforge.testing.storage_exam import stream
 
 CONTENT = bytes(range(256)) * 20_000  # five chunks of the memory adapter
 

@@ -21,7 +21,8 @@ from deepforge.storage.local import LocalAdapter, LocalSettings
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
 from deepforge.storage.port import Grant, Method, ObjectInfo, StorageAdapter
 from deepforge.storage.s3 import S3Adapter, S3Settings
-from deepforge.testing.storage import Opener, PromiseBroken, attempt, examine, promises, stream
+from deepforge.testing.storage import PROMISES, attempt, examine
+from deepforge.testing.storage_exam import Opener, PromiseBroken, stream
 from deepforge.testing.storage_grants import PROMISES as GRANTS
 from seaweed import Seaweed
 
@@ -547,7 +548,7 @@ async def test_an_open_door_is_noticed() -> None:
 def test_every_promise_has_somebody_who_breaks_it() -> None:
     broken = set().union(*BROKEN.values(), *BROKEN_GRANTS.values(), {"grants_one_thing_only"})
 
-    assert broken == {promise.name for promise in promises()}
+    assert broken == {promise.name for promise in PROMISES}
 
 
 async def test_the_exam_tells_what_it_did_not_ask_and_leaves_nothing() -> None:
@@ -558,7 +559,7 @@ async def test_the_exam_tells_what_it_did_not_ask_and_leaves_nothing() -> None:
 
     verdicts = [verdict async for verdict in examine(opener)]
 
-    assert len(verdicts) == len(promises())
+    assert len(verdicts) == len(PROMISES)
     assert {one.outcome for one in verdicts} == {"kept", "not asked"}
     assert all("grants" in (one.message or "") for one in verdicts if one.outcome != "kept")
     assert all(one.sentence.endswith(".") for one in verdicts)

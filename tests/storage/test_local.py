@@ -17,7 +17,8 @@ from deepforge.storage.client import StorageClient
 from deepforge.storage.folder import Folder
 from deepforge.storage.local import LocalAdapter, LocalSettings
 from deepforge.storage.registry import open_storage
-from deepforge.testing.storage import Opener, StorageContract, stream
+from deepforge.testing.storage import StorageContract
+from deepforge.testing.storage_exam import Opener, stream
 
 
 class TestLocal(StorageContract):

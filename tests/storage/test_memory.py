@@ -4,7 +4,8 @@ import pytest
 
 from deepforge.ids import new_id
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
-from deepforge.testing.storage import Opener, StorageContract
+from deepforge.testing.storage import StorageContract
+from deepforge.testing.storage_exam import Opener
 
 
 class TestMemory(StorageContract):

@@ -35,7 +35,8 @@ from deepforge.storage.s3 import S3Adapter, S3Settings, just_before, part_bytes
 from deepforge.storage.s3_bucket import etag_of_parts
 from deepforge.storage.signing import Credentials, Place, presign
 from deepforge.storage.streams import BLOCK_BYTES
-from deepforge.testing.storage import Opener, StorageContract, stream
+from deepforge.testing.storage import StorageContract
+from deepforge.testing.storage_exam import Opener, stream
 from seaweed import DOMAIN, Seaweed
 from tcp_proxy import proxied
 

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from deepforge.runner.addresses import WireError
 from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed
 from deepforge.runner.protocol import (
     PROTOCOL,
@@ -18,7 +19,7 @@ from deepforge.runner.protocol import (
     read_job,
 )
 from deepforge.runner.watch import growing_pauses, pause
-from deepforge.runner.wire import Client, WireError
+from deepforge.runner.wire import Client
 
 START_PATIENCE_S = 60.0  # a server that restarts needs seconds
 CALL_PATIENCE_S = 60.0

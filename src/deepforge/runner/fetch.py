@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from deepforge.runner.addresses import WireError
 from deepforge.runner.cache import Cache
 from deepforge.runner.crew import WORKERS, MakeClient, each
 from deepforge.runner.failures import (
@@ -21,7 +22,7 @@ from deepforge.runner.files import digest_text, discard, hash_file
 from deepforge.runner.protocol import Grant
 from deepforge.runner.sink import Sink, ThreadSink
 from deepforge.runner.watch import Watch, growing_pauses, pause
-from deepforge.runner.wire import Answer, Client, WireError
+from deepforge.runner.wire import Answer, Client
 
 LARGE = 8 * 1024 * 1024  # from here on another thread is worth its start
 

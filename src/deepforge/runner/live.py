@@ -73,7 +73,7 @@ class Live:
                     if self._say(line):
                         self._watch.cancel()
                     pause_s = SEND_EVERY_S
-                except (NotReached, JobFailed) as error:
+                except (NotReached, JobFailed, OSError) as error:
                     if not self._complained:
                         say("the server is not reached: %s" % error)
                     self._complained = True

@@ -27,7 +27,8 @@ The channel (all requests carry `Authorization: Bearer <token>`, bodies are JSON
     GET|PUT /objects/<name>          the bytes themselves, where the pair has no better way
 
 Object names in grants: `code`, `inputs/<name>`, `outputs/<name>`, `log`, `events`, `result`.
-A token is good for one attempt. 401 and 410 mean that the attempt is over: stop and exit.
+`runner` names one runner process: when it asks again, because the answer was lost, it gets the same
+200 again. A token is good for one attempt. 401 and 410 mean that the attempt is over: stop and exit.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ T = TypeVar("T")
 
 PROTOCOL = 1
 
-EXIT_SUCCEEDED = 0
+# A hint only: `result.json` says what became of the attempt.
+EXIT_SUCCEEDED = 0  # or there was nothing to do: another runner has the attempt, or it is over
 EXIT_FAILED = 1
-EXIT_TRY_AGAIN = 75
+EXIT_TRY_AGAIN = 75  # failed in a way that may pass
 EXIT_CANCELLED = 130
 
 JOB_FILE = "job.json"

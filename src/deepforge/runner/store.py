@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from deepforge.runner.addresses import WireError
 from deepforge.runner.channel import Line
 from deepforge.runner.crew import WORKERS, MakeClient, each
 from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed, of_disk, of_status, say
@@ -14,7 +15,7 @@ from deepforge.runner.fetch import PATIENCE_S, Renew
 from deepforge.runner.files import blocks, digest_text, hash_file, place, write_whole
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import Watch, growing_pauses, pause
-from deepforge.runner.wire import Body, Client, WireError
+from deepforge.runner.wire import Body, Client
 
 MakeLine = Callable[[Client], Line]
 

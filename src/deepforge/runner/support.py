@@ -12,6 +12,7 @@ from deepforge.runner.files import beside
 VERSION = str(deepforge.__version__)
 
 MODULES = (
+    "addresses",
     "attempt",
     "cache",
     "call",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import select
 import socket
 import time
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Union
+
+from deepforge.runner.addresses import Address, WireError, host_text, proxy_for, split_url
 
 BLOCK = 1024 * 1024  # bytes moved at once: few system calls, and still within the processor's cache
 CONNECT_S = 15.0
@@ -19,19 +21,6 @@ LONGEST_HEAD = 64 * 1024
 
 Blocks = Iterable[Union[bytes, bytearray, memoryview]]
 Body = Union[bytes, Callable[[], Blocks]]  # a function, so that it can be sent again
-Address = Tuple[str, str, int]  # scheme, host, port
-
-
-class WireError(Exception):
-    """The exchange broke. With `transient`, trying again may help.
-
-    `refused`: nobody listens there, so nothing can have happened.
-    """
-
-    def __init__(self, message: str, *, transient: bool = True, refused: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.refused = refused
 
 
 class Answer:
@@ -231,7 +220,7 @@ class _Connection:
 
     def _connect(self, address: Address, proxied: bool) -> socket.socket:
         scheme, host, port = address
-        proxy = _proxy_for(address) if proxied else None
+        proxy = proxy_for(address) if proxied else None
         try:
             found = socket.create_connection(proxy[0] if proxy else (host, port), CONNECT_S)
         except OSError as error:
@@ -255,7 +244,7 @@ class _Connection:
     def _greet_proxy(self, address: Address, credentials: bytes) -> None:
         scheme, host, port = address
         if scheme == "http":
-            self._absolute = b"http://" + _host(address).encode("ascii")
+            self._absolute = b"http://" + host_text(address).encode("ascii")
             self._credentials = credentials
             return
         self._send(b"CONNECT %s:%d HTTP/1.1\r\n%s\r\n" % (host.encode(), port, credentials), None)
@@ -369,23 +358,6 @@ class _Connection:
             self._end += count
 
 
-def split_url(url: str) -> Tuple[Address, str]:
-    """Split into `(scheme, host, port)` and the target. Raises `WireError` for anything odd."""
-    scheme, mark, rest = url.partition("://")
-    scheme = scheme.lower()
-    if not mark or scheme not in ("http", "https"):
-        raise WireError("not an HTTP address: %.200r" % url, transient=False)
-    place, slash, path = rest.partition("/")
-    host, colon, port = place.rpartition(":")
-    if not colon or port.endswith("]"):
-        host, port = place, "443" if scheme == "https" else "80"
-    target = slash + path.partition("#")[0] if slash else "/"
-    plain = target.isascii() and target.isprintable() and " " not in target
-    if not host or "@" in host or not port.isdigit() or not plain:
-        raise WireError("not an address that can be used: %.200r" % url, transient=False)
-    return (scheme, host.strip("[]"), int(port)), target
-
-
 def _head(
     method: str,
     address: Address,
@@ -394,7 +366,7 @@ def _head(
     body: Optional[Body],
     size_bytes: Optional[int],
 ) -> bytes:
-    lines: List[str] = ["%s %s HTTP/1.1" % (method, target), "Host: %s" % _host(address)]
+    lines: List[str] = ["%s %s HTTP/1.1" % (method, target), "Host: %s" % host_text(address)]
     for name, value in headers.items():
         if name.lower() in ("host", "content-length", "accept-encoding"):
             continue
@@ -407,12 +379,6 @@ def _head(
         )
     lines.append("Accept-Encoding: identity\r\n\r\n")
     return "\r\n".join(lines).encode("latin-1")
-
-
-def _host(address: Address) -> str:
-    scheme, host, port = address
-    name = "[%s]" % host if ":" in host else host
-    return name if port == (443 if scheme == "https" else 80) else "%s:%d" % (name, port)
 
 
 def _length(text: str, base: int = 10) -> int:
@@ -436,23 +402,3 @@ def _secured(plain: socket.socket, host: str) -> socket.socket:
         ) from error
     except OSError as error:
         raise WireError("no secure connection to %s: %s" % (host, error)) from error
-
-
-def _proxy_for(address: Address) -> Optional[Tuple[Tuple[str, int], bytes]]:
-    """The proxy that this machine's environment names for a host, and a header for it."""
-    from base64 import b64encode
-    from urllib.parse import unquote, urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    scheme, host, _ = address
-    url = getproxies().get(scheme)
-    if not url or proxy_bypass(host):
-        return None
-    parts = urlsplit(url if "://" in url else "http://" + url)
-    if not parts.hostname:
-        raise WireError("the proxy %.80r of this machine is not an address" % url, transient=False)
-    header = b""
-    if parts.username:
-        pair = "%s:%s" % (unquote(parts.username), unquote(parts.password or ""))
-        header = b"Proxy-Authorization: Basic %s\r\n" % b64encode(pair.encode())
-    return (parts.hostname, parts.port or 8080), header

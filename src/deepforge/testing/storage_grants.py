@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepforge.errors import NotFound
 from deepforge.storage.port import Grant
-from deepforge.testing.storage import Catalogue, Exam, PromiseBroken, holds, raises, same
+from deepforge.testing.storage_exam import Catalogue, Exam, PromiseBroken, holds, raises, same
 
 PROMISES = Catalogue()
 

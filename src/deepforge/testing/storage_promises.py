@@ -10,7 +10,7 @@ from functools import cache
 
 from deepforge.errors import AlreadyExists, NotFound
 from deepforge.storage.port import StorageAdapter
-from deepforge.testing.storage import (
+from deepforge.testing.storage_exam import (
     Catalogue,
     Exam,
     PromiseBroken,
