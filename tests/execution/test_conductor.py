@@ -223,3 +223,23 @@ async def test_a_hundred_jobs_side_by_side(rig: Rig) -> None:
     assert view.execution.state is ExecutionState.SUCCEEDED
     assert len(rig.ran) == len(set(rig.ran)) == 101
     assert rig.ran[-1] == job_named(view, "whole").key(1)
+
+
+async def test_the_compute_gives_a_job_longer_than_its_operation_has(rig: Rig) -> None:
+    """Both limits at once, and the runner would be ended before it could say what happened."""
+    asked = []
+
+    async def far_side(job: MemoryJob) -> int:
+        asked.append((job.request.resources.walltime_s, job_of(job).limits.time_s))
+        return await succeed(job)
+
+    rig.far_sides = dict.fromkeys(("one", "two"), far_side)
+    head = "# /// script\n# [tool.deepforge.resources]\n# time = '90s'\n# ///\n"
+    await rig.record({**CHAIN, "operations/after.py": head + CHAIN["operations/after.py"]})
+    await rig.ended(await rig.start())
+
+    ((no_walltime, no_limit), (walltime_s, limit_s)) = asked
+    assert (no_walltime, no_limit) == (None, None)
+    assert limit_s == 90
+    assert walltime_s is not None
+    assert walltime_s > 90 + 60

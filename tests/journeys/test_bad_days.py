@@ -232,8 +232,8 @@ def test_wrong_outputs_are_told_with_their_names(bad: BadRun) -> None:
     assert bad.failure("too_few")["kind"] == "outputs"
     unpicklable = bad.failure("unpicklable")
     assert unpicklable["kind"] == "serialization"
-    assert "one" in unpicklable["message"]
-    assert unpicklable["hint"]
+    assert "_thread.lock" in unpicklable["message"]
+    assert "serializers.py" in unpicklable["hint"]
 
 
 def test_an_error_that_no_text_can_hold_is_told(bad: BadRun) -> None:
@@ -492,4 +492,4 @@ def test_a_home_and_a_project_with_strange_names_work(shell: Shell, tmp_path: Pa
     assert "'../x'" in shell("run", folder, code=2).err
     (folder / "deepforge.toml").write_text('name = "trial"\n')
     (folder / "data" / "a\\b").write_text("x")
-    assert "a\\b" in shell("run", folder, code=2).err
+    assert "backslash" in shell("run", folder, code=2).err

@@ -10,13 +10,16 @@ from deepforge.connections.open import Opener
 from deepforge.connections.secrets import SecretBox
 from deepforge.execution.access import Access, Address, grant_seconds
 from deepforge.execution.bundle import Bundle, Bundles
-from deepforge.execution.model import Execution, Job, PlannedInput
+from deepforge.execution.model import Execution, Job, Needs, PlannedInput
 from deepforge.runner import protocol
 from deepforge.runner.build import runner_archive
 from deepforge.storage.client import StorageClient
 from deepforge.storage.port import Method
 
 RUNNER_FILE = "runner.pyz"
+
+BEYOND_LIMIT_S = 600.0
+"""How long fetching and storing may take beyond the time limit of the operation itself."""
 
 PART_ABOVE_BYTES = 64 * 1024 * 1024
 """From here on several parts beat one PUT: a cut costs one part, and parts go in parallel."""
@@ -60,7 +63,7 @@ class Handover:
             key=key,
             command=(PYTHON, RUNNER_FILE, protocol.JOB_FILE),
             files={RUNNER_FILE: runner_archive(), protocol.JOB_FILE: handed},
-            resources=Resources(needs.cpus, needs.memory_bytes, needs.gpus, needs.time_s),
+            resources=resources(needs),
             labels={"execution": execution.id, "job": job.id},
             paths=_needed_paths(storage),
         )
@@ -156,6 +159,13 @@ class Handover:
             value.type,
             value.format,
         )
+
+
+def resources(needs: Needs) -> Resources:
+    """What a compute is asked for. Its time limit is the last resort: the runner holds the operation
+    to its own, and still has to store the log and say why."""
+    time_s = None if needs.time_s is None else needs.time_s + BEYOND_LIMIT_S
+    return Resources(needs.cpus, needs.memory_bytes, needs.gpus, time_s)
 
 
 def objects(execution: Execution, job: Job, bundle: Bundle) -> dict[str, Place]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deepforge.compute.client import ComputeClient
-from deepforge.compute.port import PYTHON, JobRequest, Refusal, Resources
+from deepforge.compute.port import PYTHON, JobRequest, Refusal
 from deepforge.connections.open import Opener
 from deepforge.errors import Conflict, InvalidRequest, NotFound
 from deepforge.events import Event, Events
 from deepforge.execution.access import why_not
 from deepforge.execution.driver import Driver
-from deepforge.execution.handover import RUNNER_FILE, Handover
+from deepforge.execution.handover import RUNNER_FILE, Handover, resources
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.model import (
     Execution,
@@ -289,9 +289,8 @@ def _value(artifact: Artifact) -> StoredValue:
 
 def _sketch(execution: Execution, planned: PlannedJob) -> JobRequest:
     """The request as far as it is known before there is an attempt, for `why_not`."""
-    needs = planned.needs
     return JobRequest(
         key=f"{execution.id}-{planned.id}-1",
         command=(PYTHON, RUNNER_FILE, protocol.JOB_FILE),
-        resources=Resources(needs.cpus, needs.memory_bytes, needs.gpus, needs.time_s),
+        resources=resources(planned.needs),
     )
