@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+BENCH := .cache/bench-venv
 
 .PHONY: help setup demo test lint types docs bench check lock clean
 
@@ -42,8 +43,14 @@ types: setup  ## mypy --strict
 
 check: test  ## the same as test
 
-bench: setup  ## speed and memory, as ratios measured side by side
-	$(BIN)/python -m benchmarks
+bench: setup $(BENCH)/bench.done  ## speed and memory, as ratios measured side by side
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+$(BENCH)/bench.done: requirements/bench.txt | $(BIN)/python
+	$(BIN)/python -m venv $(BENCH)
+	$(BENCH)/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
+	benchmarks/install-s5cmd || echo "without s5cmd"
+	@touch $@
 
 docs: setup  ## check that the documentation is true
 	$(BIN)/python -m pytest tests/house -k docs
@@ -51,7 +58,7 @@ docs: setup  ## check that the documentation is true
 lock:  ## write the hashed requirement files anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --extra demo pyproject.toml requirements/build.in -o requirements/demo.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --extra demo --extra testing -c requirements/demo.txt pyproject.toml requirements/build.in requirements/test.in -o requirements/test.txt
-	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header -c requirements/test.txt requirements/bench.in -o requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header requirements/bench.in -o requirements/bench.txt
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

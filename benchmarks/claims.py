@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import structlog
 import uvloop
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -46,6 +48,7 @@ OPERATION = "class Step:\n    def execute(self):\n        done = 1\n        retu
 
 
 def main(rounds: int, *, small: bool) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     count = SMALL_CLAIMS if small else CLAIMS
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         measured = runner.run(measure(count, rounds))
@@ -73,7 +76,7 @@ async def measure(count: int, rounds: int) -> dict[str, list[Measurement]]:
     }
     with tempfile.TemporaryDirectory(prefix="bench-") as name, bind("127.0.0.1", 0) as listener:
         folder = Path(name)
-        address = Address(loopback_url=base_url(listener))
+        address = Address(public_url=base_url(listener))
         async with opened(folder / "home", address=address) as rig:
             app = build_channel_app(cast(Services, SimpleNamespace(attempts=rig.attempts)))
             async with serving(app, listener):

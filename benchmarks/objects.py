@@ -75,7 +75,7 @@ def missing(client: str) -> str | None:
     if client in ("boto3", "minio") and not PEERS_PYTHON.exists():
         return "its environment is not made: run `make bench`"
     if client == "s5cmd" and not S5CMD.exists():
-        return "the program is not here: .ci/install-s5cmd builds it where Go is"
+        return "the program is not here: benchmarks/install-s5cmd builds it where Go is"
     return None
 
 

@@ -137,9 +137,11 @@ def _command(data: Path, config: Path, ports: list[int], options: tuple[str, ...
         "-filer",
         f"-filer.port={filer}",
         f"-filer.port.grpc={filer_grpc}",
+        f"-filer.localSocket={config.with_name('filer.sock')}",  # by default it stays in /tmp
         "-s3",
         f"-s3.port={s3}",
         f"-s3.port.grpc={s3_grpc}",
+        f"-s3.localSocket={config.with_name('s3.sock')}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={config}",

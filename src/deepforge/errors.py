@@ -7,6 +7,7 @@
     ├── NotFound                (also FileNotFoundError)
     ├── AlreadyExists
     ├── Conflict                somebody else changed it first; read again
+    │   └── AttemptOver         the attempt of a job has ended, or another took its place
     ├── InvalidRequest          the same request will always fail
     │   └── InvalidProject      the text of a project breaks a rule; `findings`
     ├── NotSupported            a capability that is not there, with its reason
@@ -97,6 +98,12 @@ class Conflict(DeepForgeError):
     """The thing changed since it was read. Read it again, decide again."""
 
     code = "conflict"
+
+
+class AttemptOver(Conflict):
+    """An attempt of a job has ended, or another one took its place: its runner should stop."""
+
+    code = "attempt_over"
 
 
 class InvalidRequest(DeepForgeError):

@@ -27,6 +27,7 @@ EVERY_ERROR: list[DeepForgeError] = [
     errors.NotFound("m", hint="h"),
     errors.AlreadyExists("m"),
     errors.Conflict("m"),
+    errors.AttemptOver("m"),
     errors.InvalidRequest("m", part="p"),
     errors.InvalidProject("m", findings=[{"file": "f", "line": 3, "message": "bad"}]),
     errors.NotSupported("grants", "it cannot", hint="h"),

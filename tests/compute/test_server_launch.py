@@ -19,13 +19,15 @@ from deepforge.compute.server.folder import JobFolder, Process
 _PARENT = """
 import os, random, signal, sys, time
 from pathlib import Path
-from deepforge.compute.server.launch import FirstProcess, Start
+from deepforge.compute.server.launch import FirstProcess, News, Start
 secret = open(sys.argv[1] + "/supervisor-only", "w")
 def runner(arguments):
 {runner}
 def start():
-    process = FirstProcess(runner)
-    process.start(Start(sys.argv[1], ["python", "runner.pyz", "job.json", "ü"], {{"A": "1"}}, True))
+    process = FirstProcess(runner, News())
+    words = ["python", "runner.pyz", "job.json", "ü"]
+    process.start(Start("key", sys.argv[1], words, {{"A": "1"}}, True))
+    process.dismiss()
     return process.pid
 code = os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1])
 print(code)
@@ -100,7 +102,7 @@ return 0
     words = '["job.json", "\\u00fc"]'
     assert lines[0] == (f'[{words}, ["runner.pyz", {words[1:]}, "1", "{job.root}", ""]')
     assert lines[1:3] == ["True", "True set()"]
-    assert lines[3] == "[0, 1, 2]"
+    assert lines[3] == "[0, 1, 2, 3, 4, 5]"  # three of its own, closed in every child
     assert lines[4] == "ü\\udc80"
 
 
@@ -145,8 +147,8 @@ def test_a_job_that_has_a_process_is_not_run_again(job: JobFolder) -> None:
 @pytest.mark.parametrize("end", ["process.dismiss()", "pass"])
 def test_a_process_without_a_job_ends_with_the_supervisor(job: JobFolder, end: str) -> None:
     script = (
-        "from deepforge.compute.server.launch import FirstProcess\n"
-        "process = FirstProcess(lambda arguments: 0)\n"
+        "from deepforge.compute.server.launch import FirstProcess, News\n"
+        "process = FirstProcess(lambda arguments: 0, News())\n"
         "print(process.pid)\n" + end
     )
     done = subprocess.run(

@@ -7,9 +7,6 @@ import pytest
 
 from deepforge.execution import conductor, driver
 from execution.rig import Rig, opened
-from mongo_server import mongo_server
-
-__all__ = ["mongo_server"]
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,8 @@ import pytest
 
 from deepforge.compute.memory import MemoryJob
 from deepforge.connections.open import LOCAL_OWNER
-from deepforge.errors import AuthError, Conflict, InvalidRequest, NotFound
+from deepforge.errors import AttemptOver, AuthError, Conflict, InvalidRequest, NotFound
 from deepforge.execution.access import Address
-from deepforge.execution.attempts import Over
 from deepforge.execution.model import ExecutionState
 from deepforge.runner import protocol
 from execution.rig import Rig, job_of, leave_result, opened, states, ticket_of
@@ -86,7 +85,7 @@ async def test_a_second_runner_runs_nothing(far: Far) -> None:
 
     with pytest.raises(Conflict, match="another runner") as caught:
         await far.start("runner-b")
-    assert not isinstance(caught.value, Over)
+    assert not isinstance(caught.value, AttemptOver)
     await far.end()
 
 
@@ -154,7 +153,7 @@ async def test_what_has_ended_is_over_everywhere(far: Far, what: str) -> None:
     leave_result(await far.start())
     await far.end()
 
-    with pytest.raises(Over):
+    with pytest.raises(AttemptOver):
         await ASKED[what](far.rig, far.key, far.token)
 
 
@@ -170,7 +169,7 @@ async def test_an_attempt_that_was_replaced_is_over(far: Far) -> None:
 
     far.rig.far_sides["one"] = quick
     await far.end()
-    with pytest.raises(Over):
+    with pytest.raises(AttemptOver):
         await far.start()
 
     view = await far.rig.view(far.id)

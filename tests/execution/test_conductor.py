@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deepforge.compute.client import ComputeClient
 from deepforge.compute.memory import MemoryJob
 from deepforge.compute.port import JobHandle, JobReport, JobRequest
 from deepforge.connections.open import LOCAL_OWNER
-from deepforge.errors import InvalidRequest, NoCapacity, Unavailable
+from deepforge.errors import AuthError, InvalidRequest, NoCapacity, NotFound, Unavailable
 from deepforge.execution import collect
 from deepforge.execution.access import Address
 from deepforge.execution.effects import Effects
@@ -243,3 +245,76 @@ async def test_the_compute_gives_a_job_longer_than_its_operation_has(rig: Rig) -
     assert limit_s == 90
     assert walltime_s is not None
     assert walltime_s > 90 + 60
+
+
+async def test_a_compute_that_does_not_answer_is_said_and_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, away = await rig.compute(), True
+    poll = compute.poll
+
+    async def polling(handles: Sequence[JobHandle]) -> list[JobReport]:
+        if away:
+            raise AuthError("the login has expired", expired=True)
+        return await poll(handles)
+
+    monkeypatch.setattr(compute, "poll", polling)
+    await rig.record()
+    id = await rig.start()
+    said = await rig.until(id, lambda view: view.execution.paused_by is not None)
+    away = False
+    view = await rig.ended(id)
+
+    assert said.execution.paused_by == "compute 'mem': the login has expired"
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert view.execution.paused_by is None
+    assert len(rig.ran) == 3
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_compute_that_was_removed_does_not_hold_an_execution_for_ever(
+    rig: Rig, cancel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(job: MemoryJob) -> int:
+        await asyncio.sleep(3600)
+        return 0
+
+    rig.far_sides["one"] = endless
+    await rig.record()
+    id = await rig.start()
+    await rig.until(id, lambda view: states(view.jobs)["alone"] == "succeeded")
+
+    async def removed(name: str, *, owner: str) -> ComputeClient:
+        raise NotFound(f"there is no compute {name!r}", hint="there is: server")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.opener, "compute", removed)
+        if cancel:
+            await rig.executions.cancel(id, LOCAL_OWNER)
+        view = await rig.ended(id)
+
+    failure = job_named(view, "one").failure
+    assert view.execution.state == ("cancelled" if cancel else "failed")
+    assert cancel or (failure is not None and "no compute 'mem'" in failure.message)
+
+
+async def test_ten_troubles_at_once_end_when_the_last_one_does(rig: Rig) -> None:
+    await rig.record()
+
+    async def far_side(job: MemoryJob) -> int:
+        found = rig.driver.conductor(job.request.labels["execution"])
+        assert found is not None
+        said = []
+        for number in range(10):
+            await found._trouble(f"collect {number}", f"trouble {number}")
+        for number in range(10):
+            said.append(found.execution.paused_by)
+            await found._trouble(f"collect {number}", None)
+        assert said == [f"trouble {number}" for number in range(10)]
+        assert found.execution.paused_by is None
+        return await succeed(job)
+
+    rig.far_sides["alone"] = far_side
+    view = await rig.ended(await rig.start())
+
+    assert view.execution.state is ExecutionState.SUCCEEDED

@@ -101,6 +101,13 @@ async def test_two_outputs_of_one_name_are_refused(rig: Rig) -> None:
     assert "two" in await refused(rig, InvalidProject)
 
 
+async def test_an_output_with_a_name_that_no_artifact_can_have_is_refused(rig: Rig) -> None:
+    text = CHAIN["pipelines/chain.py"].replace("alone", "a" * 101)
+    await rig.record({**CHAIN, "pipelines/chain.py": text})
+
+    assert "101 characters" in await refused(rig, InvalidRequest)
+
+
 async def test_a_storage_the_compute_cannot_reach_is_refused(home: Path) -> None:
     environ = {"DEEPFORGE_STORAGE_PLAIN__ADAPTER": "memory"}
     async with opened(home, environ=environ) as rig:

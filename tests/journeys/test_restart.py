@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from journeys.parts import (
@@ -40,6 +41,10 @@ def lines(folder: Path) -> list[int]:
         return sorted(map(int, (folder / "lines").read_text().split()))
     except FileNotFoundError:
         return []
+
+
+def has_lines(folder: Path, count: int) -> bool:
+    return len(lines(folder)) >= count
 
 
 def test_a_killed_server_goes_on_where_it_was(shell: Shell) -> None:
@@ -84,7 +89,7 @@ def test_a_server_killed_again_and_again_starts_every_job_once(shell: Shell) -> 
     for _ in range(7):
         with serving(shell):
             further = min(20, len(lines(folder)) + chance.randint(1, 2))
-            wait_until(lambda further=further: len(lines(folder)) >= further)
+            wait_until(partial(has_lines, folder, further))
             time.sleep(chance.uniform(0, 0.05))
     with serving(shell) as server:
         followed = server.client("executions", "logs", "-f", execution)

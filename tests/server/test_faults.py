@@ -77,6 +77,7 @@ def every_error() -> list[errors.DeepForgeError]:
         errors.NotFound("none", hint="look elsewhere"),
         errors.AlreadyExists("twice"),
         errors.Conflict("changed"),
+        errors.AttemptOver("over"),
         errors.InvalidRequest("bad", part="name"),
         errors.InvalidProject("bad", findings=[{"file": "x.py", "line": 1, "message": "m"}]),
         errors.NotSupported("grants", "not here"),

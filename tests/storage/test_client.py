@@ -192,6 +192,51 @@ async def test_a_broken_download_goes_on_where_it_broke(lab: Lab, tmp_path: Path
     assert lab.pauses == pytest.approx([0.2, 0.2, 0.2])  # each made progress: not "in a row"
 
 
+async def test_a_download_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    waits = asyncio.Event()
+
+    class Stalls(MemoryAdapter):
+        async def get(
+            self, key: str, *, start: int = 0, end: int | None = None
+        ) -> AsyncIterator[bytes]:
+            async for chunk in super().get(key, start=start, end=end):
+                yield chunk
+                waits.set()
+                await asyncio.Event().wait()
+
+    client = StorageClient(Stalls(MemorySettings(new_id())), "lab")
+    ref = await client.put_bytes("key", CONTENT)
+    (tmp_path / "out").write_bytes(b"former")
+    task = asyncio.create_task(client.get_file(ref, tmp_path / "out"))
+    await waits.wait()
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"former"]
+
+
+async def test_small_and_empty_files_travel_too(lab: Lab, tmp_path: Path) -> None:
+    for data in (b"", b"x", bytes(70_000)):
+        (tmp_path / "in").write_bytes(data)
+
+        ref = await lab.client.put_file("key", tmp_path / "in")
+        await lab.client.get_file(ref, tmp_path / "out")
+
+        assert ref.digest == digest(data)
+        assert (tmp_path / "out").read_bytes() == data
+
+
+async def test_a_file_that_is_not_there_is_named(lab: Lab, tmp_path: Path) -> None:
+    ref = await lab.client.put_bytes("key", b"x")
+
+    with pytest.raises(NotFound, match="missing"):
+        await lab.client.put_file("key", tmp_path / "missing")
+    with pytest.raises(NotFound, match="no/folder"):
+        await lab.client.get_file(ref, tmp_path / "no/folder")
+
+
 async def test_a_download_that_makes_no_progress_ends(lab: Lab, tmp_path: Path) -> None:
     ref = await lab.client.put_bytes("key", CONTENT)
     lab.adapter.cut(Unavailable("broke"), after_bytes=1_500_000)

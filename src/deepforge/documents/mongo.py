@@ -281,6 +281,8 @@ class MongoStore(DocumentStore):
             yield
         except (PyMongoError, BSONError) as error:
             raise _understood(error, self._place, once) from error
+        except RuntimeError as error:  # pymongo's own locks, while it looks for a lost server
+            raise _lost(self._place, once) from error
         finally:
             self._calls -= 1
             self._idle.set()

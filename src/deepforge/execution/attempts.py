@@ -14,6 +14,7 @@ from typing import Any
 
 from deepforge.connections.open import Opener
 from deepforge.errors import (
+    AttemptOver,
     AuthError,
     Conflict,
     InvalidRequest,
@@ -45,14 +46,8 @@ class _Open:
     number: int
 
 
-class Over(Conflict):
-    """The attempt has ended, or another one took its place: the runner should stop. HTTP 410."""
-
-    code = "attempt_over"
-
-
 class Attempts:
-    """Every method raises `AuthError` for a wrong token and `Over` when the attempt has ended."""
+    """Every method raises `AuthError` for a wrong token and `AttemptOver` when the attempt has ended."""
 
     def __init__(
         self,
@@ -82,7 +77,7 @@ class Attempts:
         job = await self._tell(found, machine.Started(found.number, runner))
         attempt = job.attempts[-1]
         if attempt.number != found.number or job.state.is_final:
-            raise Over(f"attempt {key} has ended")
+            raise AttemptOver(f"attempt {key} has ended")
         if attempt.runner != runner:
             raise Conflict(f"attempt {key} is run by another runner")
         return protocol.to_json(await self._handover.job(found.execution, job))
@@ -187,7 +182,7 @@ class Attempts:
             found = _Open(saved.value, (await self._store.job(execution, id)).value, number)
         attempt = found.job.attempt
         if attempt is None or attempt.number != number or found.job.state.is_final:
-            raise Over(f"attempt {key} has ended")
+            raise AttemptOver(f"attempt {key} has ended")
         return found
 
     async def _tell(self, found: _Open, event: machine.Event) -> Job:

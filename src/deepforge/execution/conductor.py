@@ -8,14 +8,16 @@ may talk to any server, so other processes write how jobs go, too; only we say w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
+from deepforge.compute.port import JobReport
 from deepforge.connections.open import Opener
-from deepforge.errors import DeepForgeError
+from deepforge.errors import DeepForgeError, NotFound
 from deepforge.events import Event, Events
 from deepforge.execution import machine
 from deepforge.execution.book import Book
@@ -28,6 +30,8 @@ log = structlog.get_logger()
 
 READ_AGAIN_S = 2.0
 """How often the documents are read for what other processes wrote, and every job is looked at."""
+READ_AT_ONCE = 200
+"""So many jobs are read again at a time: thousands may run."""
 POLL_S = 1.0
 """The shortest pause between two polls: what matters soon is told over the channel."""
 
@@ -56,8 +60,9 @@ class Conductor:
         self._ended = asyncio.Event()
         self._busy: set[tuple[str, str]] = set()  # (attempt's key, what is being done for it)
         self._pauses: dict[str, asyncio.TimerHandle] = {}
+        self._troubles: dict[str, str] = {}  # what holds us up, by what cannot be done
+        self._read_next = 0
         self._cancelling = False
-        self._leaving = False
 
     async def run(self) -> Execution:
         """Drive until every job is final; return the execution as it ended.
@@ -72,7 +77,6 @@ class Conductor:
                 await self._take_up()
                 await self._ended.wait()
             finally:
-                self._leaving = True
                 watch.cancel()
                 poll.cancel()
                 for pause in self._pauses.values():
@@ -129,7 +133,7 @@ class Conductor:
             if pause_s > 0:
                 if job.id not in self._pauses:
                     self._pauses[job.id] = asyncio.get_running_loop().call_later(
-                        pause_s, lambda: self._do(job, "due", self._resume(job.id))
+                        pause_s, lambda: self._do(job, "due", partial(self._resume, job.id))
                     )
                 return []
         return self._note(job.id, machine.Due())
@@ -150,30 +154,34 @@ class Conductor:
 
     def _begin(self, job: Job, instruction: machine.Instruction) -> None:
         if isinstance(instruction, machine.Submit):
-            self._do(job, "submit", self._submit(job))
+            self._do(job, "submit", partial(self._submit, job))
         elif isinstance(instruction, machine.Collect):
-            self._do(job, "collect", self._collect(job, instruction))
+            self._do(job, "collect", partial(self._collect, job, instruction))
         elif isinstance(instruction, machine.Cancel):
-            self._do(job, "cancel", self._cancel(job))
+            self._do(job, "cancel", partial(self._cancel, job))
         else:
-            self._do(job, f"release {instruction.attempt}", self._release(job, instruction))
+            what = f"release {instruction.attempt}"
+            self._do(job, what, partial(self._release, job, instruction))
 
-    def _do(self, job: Job, what: str, doing: Coroutine[Any, Any, None]) -> None:
-        """Do it in a task of its own, unless the same is being done for this attempt already, or we
-        are leaving: then the next holder of the lease finds it in the documents."""
-        doubled = (job.key(), what) in self._busy
-        if doubled or self._leaving:
-            doing.close()
+    def _do(self, job: Job, what: str, doing: Callable[[], Awaitable[None]]) -> None:
+        """Do it in a task of its own, unless the same is being done for this attempt already."""
+        key = (job.key(), what)
+        if key in self._busy:
             return
-        self._busy.add((job.key(), what))
 
         async def guarded() -> None:
             try:
-                await doing
+                await doing()
             finally:
-                self._busy.discard((job.key(), what))
+                self._busy.discard(key)
 
-        self._tasks.create_task(guarded())
+        task = guarded()
+        try:
+            self._tasks.create_task(task)
+        except RuntimeError:  # we are leaving; whoever drives it next finds it in the documents
+            task.close()
+        else:
+            self._busy.add(key)
 
     async def _submit(self, job: Job) -> None:
         answer = await self._effects.submit(self.execution, job)
@@ -189,7 +197,11 @@ class Conductor:
 
     async def _collect(self, job: Job, instruction: machine.Collect) -> None:
         answer = await self._effects.collect(
-            self.execution, job, instruction.report, lambda: self._cancelling, self._trouble
+            self.execution,
+            job,
+            instruction.report,
+            lambda: self._cancelling,
+            partial(self._trouble, f"collect {job.id}"),
         )
         await self.tell(job.id, answer)
 
@@ -205,9 +217,18 @@ class Conductor:
         except DeepForgeError as error:
             log.warning("release_failed", job=job.key(instruction.attempt), error=error.message)
 
-    async def _trouble(self, text: str | None) -> None:
+    async def _trouble(self, what: str, text: str | None) -> None:
         """Say in the execution's document what holds it up, or that nothing does any more."""
-        await self._change(lambda execution: replace(execution, paused_by=text))
+        if text is None:
+            self._troubles.pop(what, None)
+        else:
+            self._troubles[what] = text
+        if self._shown_trouble != self.execution.paused_by:
+            await self._change(lambda execution: replace(execution, paused_by=self._shown_trouble))
+
+    @property
+    def _shown_trouble(self) -> str | None:
+        return next(iter(self._troubles.values()), None)
 
     # ── level, not edge ───────────────────────────────────────────────────────────────────────────
 
@@ -217,12 +238,19 @@ class Conductor:
             await asyncio.sleep(READ_AGAIN_S)
             try:
                 self.execution = (await self._store.execution(self.execution.id)).value
-                await self.book.read_again([job.id for job in self.book if job.state.is_active])
+                await self.book.read_again(self._next_to_read())
                 await self._take_up()
             except DeepForgeError as error:
                 if not error.transient:
                     raise
                 log.warning("read_failed", execution=self.execution.id, error=error.message)
+
+    def _next_to_read(self) -> list[str]:
+        active = [job.id for job in self.book if job.state.is_active]
+        if self._read_next >= len(active):
+            self._read_next = 0
+        first, self._read_next = self._read_next, self._read_next + READ_AT_ONCE
+        return active[first : self._read_next]
 
     async def _take_up(self) -> None:
         """Look at every job once: begin what is due, go on with what an earlier holder began, or
@@ -257,20 +285,26 @@ class Conductor:
 
     async def _poll_one(self, name: str, jobs: list[Job]) -> float:
         """Ask one compute; return how long to wait before the next time."""
+        pause_s = READ_AGAIN_S
         try:
             compute = await self._opener.compute(name, owner=self.execution.owner)
+            pause_s = compute.capabilities.poll_every_s
             reports = await compute.poll([job.attempts[-1].handle or {} for job in jobs])
+        except NotFound as error:  # it was removed: nobody will ever tell us
+            reports = [JobReport("missing", message=error.message)] * len(jobs)
         except DeepForgeError as error:
             log.warning("poll_failed", compute=name, error=error.message)
+            await self._trouble(f"poll {name}", f"compute {name!r}: {error}")
             return READ_AGAIN_S
+        await self._trouble(f"poll {name}", None)
         changed: list[str] = []
         for job, report in zip(jobs, reports, strict=True):
             changed += self._note(job.id, machine.Reported(job.attempts[-1].number, report))
             again = self.book[job.id]
             if again.cancel_requested and again.state.is_active:
-                self._do(again, "cancel", self._cancel(again))
+                self._do(again, "cancel", partial(self._cancel, again))
         await self._settle(changed)
-        return compute.capabilities.poll_every_s
+        return pause_s
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────
 

@@ -50,13 +50,15 @@ class Effects:
     async def submit(self, execution: Execution, job: Job) -> Accepted | Refused:
         """Hand the current attempt over, at most once: its key is the same however often we ask."""
         number = job.attempts[-1].number
+        taker = f"storage {execution.storage!r}"
         try:
             request = await self._handover.request(execution, job)
+            taker = f"compute {job.plan.compute!r}"
             compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
             handle = await compute.submit(request)
         except DeepForgeError as error:
-            log.warning("job_refused", job=job.key(), compute=job.plan.compute, error=error.message)
-            return Refused(number, _failure(error, f"compute {job.plan.compute!r}"))
+            log.warning("job_refused", job=job.key(), by=taker, error=error.message)
+            return Refused(number, _failure(error, taker))
         log.info("job_submitted", job=job.key(), compute=job.plan.compute)
         return Accepted(number, handle)
 

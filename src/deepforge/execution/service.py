@@ -32,7 +32,7 @@ from deepforge.pipelines.choose import Chosen, choose
 from deepforge.pipelines.project import read_project
 from deepforge.projects.artifacts import Artifacts
 from deepforge.projects.history import History
-from deepforge.projects.model import Artifact
+from deepforge.projects.model import Artifact, checked_name
 from deepforge.projects.store import Projects
 from deepforge.runner import protocol
 
@@ -245,6 +245,8 @@ class Executions:
             await self._opener.storage(name, owner=execution.owner)
             for name in sorted(inputs - {execution.storage})
         ]
+        for _, name in (one for job in planned for one in job.publishes):
+            checked_name(name, "an artifact")
         refusals: list[Refusal] = []
         for compute in computes.values():
             for one in storages:

@@ -6,7 +6,6 @@ Key rules, digests, retries with growing pauses, limits and error discipline are
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import (
     AsyncGenerator,
@@ -16,7 +15,7 @@ from collections.abc import (
     Callable,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,6 @@ from deepforge.errors import (
     InvalidRequest,
     NotSupported,
 )
-from deepforge.ids import new_id
 from deepforge.storage.keys import check_key, check_prefix
 from deepforge.storage.port import (
     Capabilities,
@@ -40,11 +38,13 @@ from deepforge.storage.port import (
     StorageAdapter,
 )
 from deepforge.storage.retry import Retry, discipline, try_again
-from deepforge.storage.streams import Digest, Source, from_os_error, read_blocks, slices, write_all
+from deepforge.storage.streams import Digest, Draft, Source, errors_about, read_blocks, slices
+from deepforge.storage.workers import on_thread
 
 T = TypeVar("T")
 
 _PATIENT = Retry()
+_TINY_BYTES = 64 * 1024  # files of so much are read and written here: a thread costs more
 _DELETED_AT_ONCE = 1000  # as many keys as S3 takes in one request
 
 
@@ -108,10 +108,11 @@ class StorageClient:
 
         Raises `NotFound` or `Forbidden` when the file cannot be read.
         """
-        try:
-            size_bytes = (await asyncio.to_thread(path.stat)).st_size
-        except OSError as error:
-            raise from_os_error(error, f"file {str(path)!r}") from error
+        with errors_about(f"file {str(path)!r}"):
+            size_bytes = path.stat().st_size
+            data = path.read_bytes() if size_bytes <= _TINY_BYTES else None
+        if data is not None:
+            return await self.put_bytes(key, data, only_if_absent=only_if_absent)
         return await self._put_again(key, lambda: read_blocks(path), size_bytes, only_if_absent)
 
     async def put_stream(
@@ -183,27 +184,23 @@ class StorageClient:
                 yield chunk
 
     async def get_file(self, ref: ObjectRef, path: Path) -> None:
-        """Store an object as a file: verified, on the disk, and complete or not there at all.
+        """Store an object as a file: verified, and complete or not there at all.
 
-        Raises as `get_stream` does, and `StorageFull` when the disk is full.
+        Not forced to the disk: the object is kept where it came from. Raises as `get_stream` does,
+        and `StorageFull` when the disk is full.
         """
-        draft = path.with_name(f".deepforge-{new_id()}")
+        draft = Draft(path)
         try:
-            file = await asyncio.to_thread(open, draft, "xb", 0)
-            try:
-                stream = self.get_stream(ref)
-                async with aclosing(stream):
-                    async for chunk in stream:
-                        await asyncio.to_thread(write_all, file.fileno(), chunk)
-                await asyncio.to_thread(os.fsync, file.fileno())
-            finally:
-                file.close()
-            draft.replace(path)
-        except OSError as error:
-            raise from_os_error(error, f"file {str(path)!r}") from error
+            if ref.size_bytes <= _TINY_BYTES:
+                draft.write(await self.get_bytes(ref, limit_bytes=ref.size_bytes))
+                draft.finish()
+                return
+            async with aclosing(self.get_stream(ref)) as stream:
+                async for chunk in stream:
+                    await on_thread(draft.write, chunk)
+            await on_thread(draft.finish)
         finally:
-            with suppress(FileNotFoundError):
-                draft.unlink()
+            draft.close()
 
     async def stat(self, key: str) -> ObjectInfo:
         """Raises `NotFound`."""

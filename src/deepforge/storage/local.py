@@ -13,7 +13,6 @@ from typing import ParamSpec, Self, TypeVar
 
 from deepforge.errors import (
     ConfigError,
-    DeepForgeError,
     Forbidden,
     NotFound,
     StorageFull,
@@ -24,7 +23,7 @@ from deepforge.machine import machine_space
 from deepforge.settings import setting
 from deepforge.storage.folder import Folder, info_of
 from deepforge.storage.port import Capabilities, Grant, Method, ObjectInfo, StorageAdapter
-from deepforge.storage.streams import blocks, from_os_error, write_all
+from deepforge.storage.streams import blocks, errors_about, from_os_error, write_all
 from deepforge.storage.workers import Workers
 
 P = ParamSpec("P")
@@ -162,20 +161,12 @@ class LocalAdapter(StorageAdapter):
 
     def _here(self, function: Callable[[], T]) -> T:
         """Call not on a thread: a few looks at names, or some KiB, cost less than the way there."""
-        try:
+        with errors_about(self._subject):
             return function()
-        except OSError as error:
-            if isinstance(error, DeepForgeError):
-                raise
-            raise from_os_error(error, self._subject) from error
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        try:
+        with errors_about(self._subject):
             return await self._workers.run(function, *arguments, **named)
-        except OSError as error:
-            if isinstance(error, DeepForgeError):
-                raise
-            raise from_os_error(error, self._subject) from error
 
 
 class _Reader:

@@ -6,7 +6,8 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepforge.errors import (
@@ -17,11 +18,16 @@ from deepforge.errors import (
     StorageFull,
     Unavailable,
 )
+from deepforge.ids import new_id
+from deepforge.storage.workers import on_thread
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much is read, hashed or sent in one go; no transfer holds more than a few of these."""
 
-_HASHED_AT_ONCE_BYTES = 128 * 1024  # less than this costs less than handing it to a thread
+_HASHED_HERE_BYTES = 64 * 1024  # so much costs less than handing it to a thread
+_HASHED_WITH_LOCK_BYTES = (
+    2047  # hashlib lets go of the interpreter for more: 0.25 ms to get it back
+)
 
 
 async def blocks(
@@ -60,15 +66,54 @@ async def slices(data: bytes) -> AsyncGenerator[bytes, None]:
 
 async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
     """Read a file. Raises `NotFound`, `Forbidden` or `Unavailable` for a file that cannot be read."""
+    subject = f"file {str(path)!r}"
+    with errors_about(subject):
+        file = await on_thread(open, path, "rb", 0)
     try:
-        file = await asyncio.to_thread(open, path, "rb", 0)
-        try:
-            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
-                yield block
-        finally:
-            file.close()
-    except OSError as error:
-        raise from_os_error(error, f"file {str(path)!r}") from error
+        while True:
+            with errors_about(subject):
+                block = await on_thread(file.read, BLOCK_BYTES)
+            if not block:
+                return
+            yield block
+    finally:
+        file.close()
+
+
+class Draft:
+    """A file that is written beside its place and moved there when it is complete. Blocking.
+
+    Raises `StorageFull`, `NotFound` (no such folder), `Forbidden` or `Unavailable`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._subject = f"file {str(path)!r}"
+        self._draft = path.with_name(f".deepforge-{new_id()}")
+        self._file: int | None = None
+
+    def write(self, data: bytes) -> None:
+        with errors_about(self._subject):
+            if self._file is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._file = os.open(self._draft, flags, 0o666)
+            write_all(self._file, data)
+
+    def finish(self) -> None:
+        """The file is in its place afterwards."""
+        assert self._file is not None
+        with errors_about(self._subject):
+            self._draft.replace(self._path)
+            os.close(self._file)
+            self._file = None
+
+    def close(self) -> None:
+        """Leave nothing of a file that was not finished."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            with suppress(FileNotFoundError):
+                self._draft.unlink()
 
 
 def write_all(file: int, data: bytes) -> None:
@@ -90,8 +135,9 @@ class Digest:
         """Take the next bytes. Returns at once for large ones, unless the former are not in yet."""
         await self._settle()
         self.size_bytes += len(chunk)
-        if len(chunk) < _HASHED_AT_ONCE_BYTES:
-            self._sha256.update(chunk)
+        if len(chunk) <= _HASHED_HERE_BYTES:
+            for start in range(0, len(chunk), _HASHED_WITH_LOCK_BYTES):
+                self._sha256.update(chunk[start : start + _HASHED_WITH_LOCK_BYTES])
         else:
             loop = asyncio.get_running_loop()
             self._pending = loop.run_in_executor(None, self._sha256.update, chunk)
@@ -155,10 +201,19 @@ class Source:
         )
 
 
+@contextmanager
+def errors_about(subject: str) -> Iterator[None]:
+    """Turn what the system says about `subject` into one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DeepForgeError):  # two of which are OSErrors as well
+            raise
+        raise from_os_error(error, subject) from error
+
+
 def from_os_error(error: OSError, subject: str) -> DeepForgeError:
     """Say in our errors what the system said about `subject` (a file, a storage)."""
-    if isinstance(error, DeepForgeError):
-        return error
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(

@@ -1,4 +1,4 @@
-"""Threads of one adapter, for libraries and system calls that block."""
+"""Threads for libraries and system calls that block."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import ctypes
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -17,7 +17,7 @@ _M_ARENA_MAX = -8  # from malloc.h
 
 
 class Workers:
-    """A few threads. `close` waits for what was begun."""
+    """A few threads of one adapter. `close` waits for what was begun."""
 
     def __init__(self, count: int, name: str) -> None:
         _share_one_heap()
@@ -27,27 +27,41 @@ class Workers:
         """Call the function on a thread and return what it returns.
 
         A thread cannot be interrupted: when the caller is cancelled, this still waits until the
-        call has ended, so that nothing of it happens later, behind what the caller does next.
+        call has ended, so that nothing of it happens later, behind what the caller does next. A
+        call that no thread has begun yet is not made.
         """
-        future = self.begin(function, *arguments, **named)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # nobody else will ask for it
-            raise
+        return await _ended(self._pool.submit(function, *arguments, **named))
 
     def begin(
         self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
     ) -> asyncio.Future[T]:
         """Start the call; the caller must await the future."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._pool, partial(function, *arguments, **named))
+        return asyncio.wrap_future(self._pool.submit(function, *arguments, **named))
 
     async def close(self) -> None:
         """Wait for running calls, then end the threads."""
         await asyncio.to_thread(self._pool.shutdown)
+
+
+async def on_thread(function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+    """Call the function on one of a few threads that all share; otherwise as `Workers.run`."""
+    return await _ended(_shared_pool().submit(function, *arguments, **named))
+
+
+async def _ended(call: Future[T]) -> T:
+    try:
+        return await asyncio.wrap_future(call)
+    except asyncio.CancelledError:
+        if not call.cancelled():  # it runs
+            late = asyncio.wrap_future(call)
+            await asyncio.wait([late])
+            late.exception()  # nobody else will ask for it
+        raise
+
+
+@cache
+def _shared_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(8, thread_name_prefix="files")
 
 
 @cache

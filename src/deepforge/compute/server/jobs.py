@@ -25,7 +25,7 @@ from deepforge.compute.server.folder import (
     JobFolder,
     Process,
 )
-from deepforge.compute.server.launch import FirstProcess, Runner, Start
+from deepforge.compute.server.launch import FirstProcess, News, Runner, Start
 
 _LOOK_EVERY_S = 0.1
 _CLEAR_EVERY_S = 0.01
@@ -45,8 +45,8 @@ class _Job:
     folder: JobFolder
     request: dict[str, Any]
     state: Literal["queued", "running", "clearing", "ended"] = "queued"
-    child: int | None = None
-    """The pid of its first process, where that is our own child."""
+    first: FirstProcess | None = None
+    """Its first process, where that is our own child."""
     process: Process | None = None
     """Its first process, where an earlier supervisor started it."""
     ended_by: EndedBy | None = None
@@ -64,7 +64,9 @@ class _Job:
     @property
     def pid(self) -> int | None:
         """Its first process, whoever started it."""
-        return self.child or (self.process.pid if self.process is not None else None)
+        if self.first is not None:
+            return self.first.pid
+        return self.process.pid if self.process is not None else None
 
 
 class Jobs:
@@ -75,16 +77,23 @@ class Jobs:
         self._folder = folder
         self._slots = slots
         self._runner = runner
+        self._news = News()
         self._jobs: dict[str, _Job] = {}
         self._queue: list[_Job] = []
         self._busy: dict[str, _Job] = {}
-        self._spare: FirstProcess | None = None
+        self._waiting: list[FirstProcess] = []
+        self._may_have_strays = False
         self._retry_at = 0.0
         self._memory_kills = processes.out_of_memory_kills()
 
     @property
     def active(self) -> bool:
         return bool(self._queue or self._busy)
+
+    @property
+    def news(self) -> int:
+        """A descriptor that is readable when there is something for `step` to do."""
+        return self._news.reader
 
     def submit(self, message: dict[str, Any]) -> dict[str, Any]:
         """Take over a staged job folder, unless the key is known already."""
@@ -139,6 +148,7 @@ class Jobs:
 
     def step(self) -> None:
         """Do what is due. Afterwards `next_step_at` says when, at the latest, to call again."""
+        self._take_back()
         self._reap()
         for job in list(self._busy.values()):
             self._look_after(job)
@@ -147,17 +157,21 @@ class Jobs:
         self.next_step_at = self._due_at()
 
     def prepare(self) -> None:
-        """Fork the first process of the next job, when there is nothing better to do."""
-        if self._spare is None:
+        """Fork a first process for the next job, when there is nothing better to do.
+
+        Not when all slots are taken by jobs whose processes come back to us.
+        """
+        coming_back = sum(bool(job.request["is_runner"]) for job in self._busy.values())
+        if not self._waiting and coming_back < self._slots:
             try:
-                self._spare = FirstProcess(self._runner)
+                self._waiting.append(FirstProcess(self._runner, self._news))
             except OSError:
                 traceback.print_exc()  # it is tried again when a job needs it
 
     def leave(self) -> None:
-        """Let the waiting process go. Jobs go on."""
-        if self._spare is not None:
-            self._spare.dismiss()
+        """Let the waiting processes go. Jobs go on."""
+        for first in self._waiting:
+            first.dismiss()
 
     def _due_at(self) -> float:
         """When time alone makes something due."""
@@ -166,7 +180,7 @@ class Jobs:
         for job in self._busy.values():
             if job.state == "clearing":
                 due.append(now + _CLEAR_EVERY_S)
-            elif job.child is None:
+            elif job.first is None:
                 due.append(now + _LOOK_EVERY_S)
             else:
                 due += [job.kill_at, job.walltime_at]
@@ -202,13 +216,14 @@ class Jobs:
     def _start(self, job: _Job) -> None:
         request = job.request
         start = Start(
+            key=job.key,
             folder=str(job.folder.root),
             command=request["command"],
             environment=request["environment"],
             is_runner=request["is_runner"],
         )
         try:
-            job.child = self._handed_over(start)
+            job.first = self._handed_over(start)
         except OSError:  # no more processes: later may work
             traceback.print_exc()
             self._later(job)
@@ -218,21 +233,35 @@ class Jobs:
             job.walltime_at = time.monotonic() + request["walltime_s"]
         self._busy[job.key] = job
 
-    def _handed_over(self, start: Start) -> int:
-        spare, self._spare = self._spare, None
-        if spare is not None:
+    def _handed_over(self, start: Start) -> FirstProcess:
+        while True:
+            is_fresh = not self._waiting
+            first = FirstProcess(self._runner, self._news) if is_fresh else self._waiting.pop()
             try:
-                spare.start(start)
-                return spare.pid
-            except OSError:  # something killed it while it waited
-                pass
-        fresh = FirstProcess(self._runner)
-        fresh.start(start)
-        return fresh.pid
+                first.start(start)
+                return first
+            except OSError:
+                first.dismiss()
+                if is_fresh:
+                    raise
+                # else something killed it while it waited
+
+    def _take_back(self) -> None:
+        """Hear which jobs have ended in a process that waits for the next one."""
+        for pid, key, code in self._news.read():
+            job = self._busy.get(key)
+            if job is None or job.first is None or job.first.pid != pid:
+                continue  # it was killed before we heard of it: reaping has told us
+            first, was_signalled = job.first, job.kill_at < math.inf
+            self._settle(job, {"code": code})
+            if was_signalled or len(self._waiting) >= self._slots:
+                first.dismiss()  # a signal for that job must not end another one
+            else:
+                self._waiting.append(first)
 
     def _later(self, job: _Job) -> None:
         self._retry_at = time.monotonic() + _TRY_AGAIN_AFTER_S
-        job.state, job.child, job.kill_at = "queued", None, math.inf
+        job.state, job.first, job.kill_at = "queued", None, math.inf
         self._queue.insert(0, job)
         if job.ended_by is not None:
             self._end(job, job.ended_by)
@@ -246,6 +275,9 @@ class Jobs:
             job.state, job.report = "ended", _MISSING
             return
         job.process, job.ended_by = recorded.process, recorded.ended_by
+        if recorded.exit is not None:  # its process may live on, for other jobs
+            self._settle(job, recorded.exit)
+            return
         if job.process is None:
             self._enqueue(job)
             if job.ended_by is not None:
@@ -317,7 +349,7 @@ class Jobs:
             processes.send_group(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        ours = {job.child: job for job in self._busy.values() if job.child is not None}
+        ours = {job.first.pid: job for job in self._busy.values() if job.first is not None}
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -325,12 +357,14 @@ class Jobs:
                 return
             if pid == 0:
                 return
-            if self._spare is not None and pid == self._spare.pid:
-                self._spare.dismiss()
-                self._spare = None
+            self._may_have_strays = True
+            for first in [one for one in self._waiting if one.pid == pid]:
+                self._waiting.remove(first)
+                first.dismiss()
             job = ours.get(pid)
-            if job is None:
-                continue  # an orphan that we adopted
+            if job is None or job.first is None:
+                continue  # an orphan that we adopted, or one that we let go
+            job.first.dismiss()
             job.state = "clearing"
             job.code = os.waitstatus_to_exitcode(status)
             job.cleared_by = time.monotonic() + _CLEAR_WITHIN_S
@@ -342,12 +376,14 @@ class Jobs:
 
         A child of ours that is no job's first process was orphaned by one that is gone.
         """
-        known = {job.child for job in self._busy.values() if job.state == "running"}
-        if self._spare is not None:
-            known.add(self._spare.pid)
+        if not self._may_have_strays:
+            return
+        known = {job.pid for job in self._busy.values() if job.state == "running"}
+        known.update(first.pid for first in self._waiting)
         strays = processes.children() - known
         if strays:
             processes.end(lambda: processes.tree(strays), within_s=_END_WITHIN_S)
+        self._may_have_strays = bool(strays)
         now = time.monotonic()
         for job in [one for one in self._busy.values() if one.state == "clearing"]:
             if not strays or now >= job.cleared_by:
@@ -357,12 +393,12 @@ class Jobs:
         """Write down how a job ended, once, and free its place."""
         self._busy.pop(job.key, None)
         recorded = job.folder.read()
-        if job.child is not None and recorded is not None:
+        if job.first is not None and recorded is not None:
             if recorded.process is None:  # it could not even say who it is: nothing was started
                 self._later(job)
                 return
-            if recorded.process.pid != job.child:  # a child of a supervisor before us was quicker
-                job.child = job.code = None
+            if recorded.process.pid != job.first.pid:  # an earlier supervisor's child was quicker
+                job.first = job.code = None
                 self._find_again(job)
                 return
         found = recorded.exit if recorded is not None else None
@@ -372,7 +408,12 @@ class Jobs:
                 job.folder.record(exit=found)
             except OSError:
                 traceback.print_exc()  # the next supervisor judges again
-        job.state, job.child, job.process = "ended", None, None
+        self._settle(job, found)
+
+    def _settle(self, job: _Job, found: dict[str, Any]) -> None:
+        """Report from now on how a job ended, as its record says, and free its place."""
+        self._busy.pop(job.key, None)
+        job.state, job.first, job.process = "ended", None, None
         job.report = _final(found, job.ended_by)
 
     def _judge(self, job: _Job) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""From a fork to an exit code: what happens in the processes of one job.
+"""From a fork to an exit code: what happens in the processes of jobs.
 
-The supervisor forks a job's *first process* before there is a job (a fork takes longer than all the
-rest), and hands the job over through a pipe. The first process claims the job by writing who it is,
+The supervisor forks *first processes* before there are jobs (a fork takes longer than all the
+rest), and hands a job over through a pipe. The first process claims the job by writing who it is,
 runs it, ends every descendant, and writes the exit code as its last act. A command that is our
 runner runs right in it, without `exec`; any other command runs in a child.
+
+After a job of our runner a first process waits for the next one, provided that the last left
+nothing behind (see `between`): user code never runs in it. After anything else it ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -21,17 +25,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from deepforge.compute.server import processes
+from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
 
 Runner = Callable[[list[str]], int]
 
 RUNNER_FILE = "runner.pyz"
 
+MOST_JOBS = 200
+"""How many jobs one first process runs, in case the runner loses memory."""
+
 _HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MOST_OPEN_FILES = 65536
 _CLEAR_WITHIN_S = 5.0
 _COULD_NOT_START = 127  # as shells say it
-_PIPE = 3
+_ORDERS, _NEWS, _LOG = 3, 4, 5  # what a first process has open, besides the first three
+_OUT_OF_THE_WAY = 64
 
 
 @dataclass(frozen=True)
@@ -41,53 +50,82 @@ class Start:
     With `is_runner`, the words of the command from the third on are arguments of our runner.
     """
 
+    key: str
     folder: str
     command: Sequence[str]
     environment: Mapping[str, str]
     is_runner: bool
 
 
-class FirstProcess:
-    """A forked process that waits for its job. It ends by itself when the supervisor is gone."""
+class News:
+    """A pipe on which first processes say that a job has ended and they wait for the next."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+
+    def read(self) -> list[tuple[int, str, int]]:
+        """Return what is new: pid, key of the job, its recorded exit code."""
+        try:
+            lines = os.read(
+                self.reader, 65536
+            ).splitlines()  # as much as a pipe holds: no half ones
+        except BlockingIOError:
+            return []
+        words = (line.decode("ascii").split() for line in lines)
+        return [(int(pid), key, int(code)) for pid, key, code in words]
+
+
+class FirstProcess:
+    """A forked process that waits for a job. It ends by itself when the supervisor is gone."""
+
+    def __init__(self, runner: Runner, news: News) -> None:
         """Fork. Raises `OSError` when the system has no room for one more process."""
-        read_end, write_end = os.pipe()
+        orders, self._orders = os.pipe()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _first_process(read_end, runner)
+                _first_process(orders, news.writer, runner)
         except OSError:
-            os.close(write_end)
+            os.close(self._orders)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            os.close(read_end)
-        self._pipe = write_end
+            os.close(orders)
 
     def start(self, start: Start) -> None:
-        """Hand over its job. Raises `OSError` when it is gone; then nothing was started."""
-        try:
-            rest = memoryview(json.dumps(asdict(start)).encode())
-            while rest:
-                rest = rest[os.write(self._pipe, rest) :]
-        finally:
-            os.close(self._pipe)
+        """Hand over a job; it must be waiting for one. Raises `OSError` when it is gone; then
+        nothing was started."""
+        rest = memoryview(json.dumps(asdict(start)).encode() + b"\n")
+        while rest:
+            rest = rest[os.write(self._orders, rest) :]
 
     def dismiss(self) -> None:
-        """Let it go without a job."""
-        os.close(self._pipe)
+        """Let it go: without a job it ends at once, else after its job."""
+        os.close(self._orders)
 
 
-def _first_process(pipe: int, runner: Runner) -> NoReturn:
+def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
     """Everything between the fork and the end. Nothing gets past it, so no frame above runs on."""
     code = _COULD_NOT_START
     try:
-        _settle(pipe)
-        start = _receive()
-        if start is not None and _claim(JobFolder(Path(start.folder))):
-            code = _run_job(start, runner)
+        me = _settle(orders, news)
+        between = Between(_HANDLED, log=_LOG)
+        for number in range(1, MOST_JOBS + 1):
+            start = _receive()
+            if start is None:
+                break
+            code = _COULD_NOT_START
+            if not _claim(JobFolder(Path(start.folder)), me):
+                break
+            code, was_alone = _run_job(start, runner)
+            if not start.is_runner or not was_alone or number == MOST_JOBS:
+                break
+            between.restore()
+            os.write(_NEWS, b"%d %s %d\n" % (me.pid, start.key.encode("ascii"), code))
+    except (NotClean, BrokenPipeError):
+        pass  # the exit code is recorded: whoever wonders finds it there
     except BaseException:
         traceback.print_exc()
     finally:
@@ -95,37 +133,38 @@ def _first_process(pipe: int, runner: Runner) -> NoReturn:
         os._exit(code & 0xFF if code >= 0 else 128 - code)
 
 
-def _settle(pipe: int) -> None:
-    """Leave everything behind that belongs to the supervisor."""
+def _settle(orders: int, news: int) -> Process:
+    """Leave everything behind that belongs to the supervisor; return who we are."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(pipe, _PIPE, inheritable=False)
-    os.closerange(_PIPE + 1, min(_MOST_OPEN_FILES, os.sysconf("SC_OPEN_MAX")))
+    copies = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for one in (orders, news, 2)]
+    for place, copy in zip((_ORDERS, _NEWS, _LOG), copies, strict=True):
+        os.dup2(copy, place, inheritable=False)
+    os.closerange(_LOG + 1, min(_MOST_OPEN_FILES, os.sysconf("SC_OPEN_MAX")))
     processes.adopt_orphans()
+    pid = os.getpid()
+    return Process(pid, processes.start_time(pid) or 0, processes.boot_id())
 
 
 def _receive() -> Start | None:
-    """Wait for the job; None when the supervisor has none, or died before it said all."""
+    """Wait for a job; None when the supervisor has none, or died before it said all."""
     told = bytearray()
-    while data := os.read(_PIPE, 65536):
+    while not told.endswith(b"\n"):
+        data = os.read(_ORDERS, 65536)
+        if not data:
+            return None
         told += data
-    os.close(_PIPE)
-    try:
-        return Start(**json.loads(told))
-    except ValueError:
-        return None
+    return Start(**json.loads(told))
 
 
-def _claim(folder: JobFolder) -> bool:
+def _claim(folder: JobFolder, me: Process) -> bool:
     """Make the job ours for good, and its folder our place. False when another process was first."""
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.chdir(folder.root)
-    pid = os.getpid()
-    process = Process(pid, processes.start_time(pid) or 0, processes.boot_id())
-    if not folder.claim(process, time.time()):
+    if not folder.claim(me, time.time()):
         return False
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -136,12 +175,13 @@ def _claim(folder: JobFolder) -> bool:
     return True
 
 
-def _run_job(start: Start, runner: Runner) -> int:
+def _run_job(start: Start, runner: Runner) -> tuple[int, bool]:
+    """Run it and record its exit code; return that, and whether the job left no process behind."""
     exit_record = {"code": _run(runner, start)} if start.is_runner else _watch(start)
-    _ignore_endings()
-    processes.end_own_children(within_s=_CLEAR_WITHIN_S)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    was_alone = processes.end_own_children(within_s=_CLEAR_WITHIN_S)
     JobFolder(Path(start.folder)).record(exit=exit_record)
-    return int(exit_record["code"])
+    return int(exit_record["code"]), was_alone
 
 
 def _run(runner: Runner, start: Start) -> int:
@@ -173,7 +213,8 @@ def _watch(start: Start) -> dict[str, Any]:
         _become(start)
 
     def pass_on(number: int, _frame: object) -> None:
-        _ignore_endings()
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
         os.killpg(0, number)
 
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -201,11 +242,6 @@ def _become(start: Start) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(_COULD_NOT_START)
-
-
-def _ignore_endings() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _flush() -> None:

@@ -141,8 +141,15 @@ def end(find: Callable[[], set[int]], *, within_s: float = 0.2) -> None:
         time.sleep(0.001)
 
 
-def end_own_children(*, within_s: float) -> None:
-    """Kill and reap all descendants of this process, orphans it adopted included."""
+def end_own_children(*, within_s: float) -> bool:
+    """Kill and reap all descendants of this process, orphans it adopted included.
+
+    True when there were none, not even one to reap.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
     deadline = time.monotonic() + within_s
     while children() and time.monotonic() < deadline:
         end(lambda: tree(children()))
@@ -150,7 +157,8 @@ def end_own_children(*, within_s: float) -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return
+            break
+    return False
 
 
 def send(pid: int, number: signal.Signals) -> None:

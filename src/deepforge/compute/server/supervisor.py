@@ -101,6 +101,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._selector.register(wake, selectors.EVENT_READ, None)
         self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(self._jobs.news, selectors.EVENT_READ, None)
         self._jobs.recover()
         processes.boot_id()  # remembered for every job
         gc.collect()
@@ -135,7 +136,7 @@ class Supervisor:
                 os.read(wake, 4096)
             elif key.fileobj is self._listener:
                 self._accept()
-            else:
+            elif key.fd != self._jobs.news:
                 self._talk(key.data, events)
         return bool(ready)
 
