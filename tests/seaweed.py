@@ -9,11 +9,9 @@ exits when somebody has them.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -95,7 +93,6 @@ def started(folder: Path, *, options: tuple[str, ...] = ()) -> Iterator[Seaweed]
             stdout=output,
             stderr=output,
             cwd=folder,
-            preexec_fn=_end_with_the_parent,  # also when the tests themselves are killed
         )
     try:
         endpoint_url = f"http://127.0.0.1:{ports[6]}"
@@ -118,7 +115,10 @@ def free_ports(count: int) -> list[int]:
 
 def _command(data: Path, config: Path, ports: list[int], options: tuple[str, ...]) -> list[str]:
     master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = ports
+    # setpriv becomes weed, which then ends with the tests, also when they are killed
+    setpriv = shutil.which("setpriv")
     return [
+        *((setpriv, "--pdeathsig", "KILL") if setpriv else ()),
         _binary(),
         "-logtostderr=true",
         "server",
@@ -150,11 +150,6 @@ def _command(data: Path, config: Path, ports: list[int], options: tuple[str, ...
         "-s3.autoCreateBucket=false",  # a missing bucket is an error, as elsewhere
         *options,
     ]
-
-
-def _end_with_the_parent() -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _binary() -> str:

@@ -156,8 +156,8 @@ async def test_release_removes_the_folder_even_a_read_only_one(
         handle = await compute.submit(python(code))
         assert (await ended(compute, handle)).exit_code == 0
         await compute.release(handle)
-        for name in ("jobs", "trash"):
-            assert list((server_folder / name).iterdir()) == []
+        assert list((server_folder / "jobs").iterdir()) == []
+    assert list((server_folder / "trash").iterdir()) == []
 
 
 async def test_a_home_with_a_very_long_path_works(tmp_path: Path) -> None:

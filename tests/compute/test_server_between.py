@@ -53,7 +53,7 @@ def state():
         "children": open(me).read(),
         "open": {{one: os.path.realpath(one) for one in files if os.path.exists(one)}},
     }}
-def runner(arguments):
+def runner(arguments, handed):
     print(json.dumps(state()))
     {misbehave}
     return 7

@@ -21,7 +21,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from deepforge.compute.server.launch import FirstProcess, News, Start
 secret = open(sys.argv[1] + "/supervisor-only", "w")
-def runner(arguments):
+def runner(arguments, handed):
 {runner}
 def start():
     process = FirstProcess(runner, News())
@@ -148,7 +148,7 @@ def test_a_job_that_has_a_process_is_not_run_again(job: JobFolder) -> None:
 def test_a_process_without_a_job_ends_with_the_supervisor(job: JobFolder, end: str) -> None:
     script = (
         "from deepforge.compute.server.launch import FirstProcess, News\n"
-        "process = FirstProcess(lambda arguments: 0, News())\n"
+        "process = FirstProcess(lambda arguments, handed: 0, News())\n"
         "print(process.pid)\n" + end
     )
     done = subprocess.run(

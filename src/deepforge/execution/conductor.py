@@ -95,7 +95,7 @@ class Conductor:
             return
         self._cancelling = True
         changed: list[str] = []
-        for job in list(self.book):
+        for job in reversed(list(self.book)):  # else what waits would be skipped, not cancelled
             changed += self._note(job.id, machine.CancelAsked())
         await self._settle(changed)
 
@@ -255,6 +255,8 @@ class Conductor:
     async def _take_up(self) -> None:
         """Look at every job once: begin what is due, go on with what an earlier holder began, or
         another process heard of. Safe at any time: what is being done is not done twice."""
+        if self.execution.cancel_requested_at is not None:
+            await self.cancel()
         changed: list[str] = []
         for job in list(self.book):
             if job.state is JobState.WAITING:
@@ -268,8 +270,6 @@ class Conductor:
             elif job.state.is_active and job.attempts[-1].handle is None:
                 self._begin(job, machine.Submit(job.attempts[-1].number))
         await self._settle(changed)
-        if self.execution.cancel_requested_at is not None:
-            await self.cancel()
 
     async def _poll(self) -> None:
         """Ask every compute about all its jobs at once, as often as is polite."""

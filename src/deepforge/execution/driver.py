@@ -178,8 +178,13 @@ class Driver:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         text = str(error) if isinstance(error, DeepForgeError) else f"our own fault: {error!r}"
+
+        def say(execution: Execution) -> Execution | None:
+            running = execution.state is ExecutionState.RUNNING
+            return replace(execution, paused_by=text[:2000]) if running else None
+
         try:
-            await self._store.change_execution(id, lambda one: replace(one, paused_by=text[:2000]))
+            await self._store.change_execution(id, say)
         except DeepForgeError as failure:
             log.warning("trouble_not_told", execution=id, error=failure.message)
 

@@ -9,9 +9,9 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn, Sequence
+from typing import NoReturn, Optional, Sequence
 
-from deepforge.runner import processes
+from deepforge.runner import processes, supervise
 from deepforge.runner.attempt import Attempt
 from deepforge.runner.channel import Line, NotReached, Whereabouts
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, say
@@ -29,9 +29,10 @@ from deepforge.runner.watch import Watch
 from deepforge.runner.wire import Client
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], handed: Optional[bytes] = None) -> int:
     """Run the job in this process and return its exit code (see `protocol`).
 
+    `handed` is what the file says, for a caller that has it; only the file's folder counts then.
     Must be called in the main thread. Another runner of the same attempt is not an error: nothing
     runs and the code is that of success.
     """
@@ -39,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
     watch.trap()
     processes.become_subreaper()
     try:
-        return _run(os.path.abspath(argv[0] if argv else JOB_FILE), watch)
+        path = os.path.abspath(argv[0] if argv else JOB_FILE)
+        return _run(os.path.dirname(path), handed or _read(path), watch)
     except (OSError, ProtocolError, JobFailed) as error:
         say("the job cannot be begun: %s" % error)
         return EXIT_FAILED
@@ -54,13 +56,17 @@ def main(argv: Sequence[str]) -> int:
 
 def warm() -> None:
     """Import and read now whatever a job may need, for a process that will fork runners."""
+    import encodings.idna  # noqa: F401  # for names of hosts
+    import faulthandler
     import pickle  # noqa: F401
     import traceback  # noqa: F401
 
     import deepforge.serialization  # noqa: F401
     from deepforge.runner.support import runner_digest
 
+    faulthandler.enable()  # what operations would do
     processes.warm()
+    supervise.warm()
     runner_digest()
 
 
@@ -69,9 +75,13 @@ def main_and_leave(argv: Sequence[str]) -> NoReturn:
     os._exit(main(argv))
 
 
-def _run(path: str, watch: Watch) -> int:
+def _read(path: str) -> bytes:
     with open(path, "rb") as file:
-        handed = read_handed(file.read())
+        return file.read()
+
+
+def _run(folder: str, data: bytes, watch: Watch) -> int:
+    handed = read_handed(data)
     channel = handed.channel
     make_client = partial(
         Client,
@@ -93,7 +103,7 @@ def _run(path: str, watch: Watch) -> int:
         job = job if job.channel is not None else replace(job, channel=channel)
     else:
         job = handed
-    return Attempt(job, os.path.dirname(path), watch, make_client, make_line).run()
+    return Attempt(job, folder, watch, make_client, make_line).run()
 
 
 if __name__ == "__main__":

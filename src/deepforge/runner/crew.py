@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Callable, Deque, Dict, List, Sequence, Tuple, TypeVar
 
@@ -36,6 +35,8 @@ def each(
             return [work(client, item) for item in items]
         finally:
             client.close()
+
+    import threading  # only here: once it is known, every fork takes longer
 
     waiting: Deque[Tuple[int, T]] = deque(enumerate(items))
     results: Dict[int, R] = {}

@@ -46,8 +46,12 @@ def digest_text(sha: Any) -> str:
 
 
 def beside(path: str) -> str:
-    """A name nobody else uses, in the same folder, for what is not complete yet."""
-    return "%s.%d-%s.part" % (path, os.getpid(), os.urandom(4).hex())
+    """A name nobody else uses, in the same folder, for what is not complete yet.
+
+    The storage `local` takes files whose names begin like this for no objects.
+    """
+    name = ".deepforge-%d-%s.part" % (os.getpid(), os.urandom(8).hex())
+    return os.path.join(os.path.dirname(path), name)
 
 
 def place(source: str, target: str, check: Callable[[], None] = no_check) -> Tuple[int, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from deepforge.runner.channel import Line, NotReached
 from deepforge.runner.failures import AttemptOver, JobFailed, say
@@ -41,8 +40,8 @@ class Live:
         self._spool: Optional[Spool] = None
         self._sent_bytes = 0
         self._complained = False
-        self._stopping = threading.Event()
-        self._thread: Optional[threading.Thread] = None
+        self._stopping: Any = None  # an event, and the thread that heeds it
+        self._thread: Any = None
 
     def attend(self, spool: Optional[Spool] = None) -> None:
         """Call this now and then: it starts the thread when there is something to say."""
@@ -52,7 +51,9 @@ class Live:
         quiet_s = time.monotonic() - self._called_s
         printed = self._spool is not None and self._spool.size_bytes > self._sent_bytes
         if quiet_s >= (SEND_EVERY_S if printed else self._heartbeat_s):
-            self._stopping.clear()
+            import threading  # only here: once it is known, every fork takes longer
+
+            self._stopping = threading.Event()
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from queue import SimpleQueue
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from deepforge.runner.files import write_all
 from deepforge.runner.wire import BLOCK, Client
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 _BLOCKS = 3
 
@@ -35,6 +36,9 @@ class ThreadSink(Sink):
     """Lets another thread hash and write. For one large object: hashing takes longer than the rest."""
 
     def __init__(self, file: Any, sha: Any, client: Client) -> None:
+        import threading  # only here: once it is known, every fork takes longer
+        from queue import SimpleQueue
+
         super().__init__(file, sha, client)
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._taken: SimpleQueue[Optional[memoryview]] = SimpleQueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` without enumerations: forks pay for them
 import ast
 import fcntl
 import gc
@@ -10,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple
 
 from deepforge.runner import call
 from deepforge.runner.failures import Cancelled, JobFailed, failed
@@ -214,10 +215,13 @@ def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Broo
     orders = _orders(spec) if python is not None else os.open(os.devnull, os.O_RDONLY)
     os.set_blocking(log, False)
     os.set_blocking(report, False)
-    pid = os.fork()
+    descriptors = (orders, log_writer, log_writer, report_writer)
+    environment = operation_environment(os.environ)
+    inherited = _open_descriptors() if python is None else []
+    pid = os.fork()  # from here on each page of memory that the child writes to costs it a copy
     if pid == 0:
         try:
-            _become_operation(spec, work, python, (orders, log_writer, log_writer, report_writer))
+            _become_operation(spec, work, python, descriptors, environment, inherited)
         finally:
             os._exit(127)
     for number in (orders, log_writer, report_writer):
@@ -239,24 +243,26 @@ def _orders(spec: Dict[str, Any]) -> int:
 
 
 def _become_operation(
-    spec: Dict[str, Any], work: str, python: Optional[str], descriptors: Sequence[int]
+    spec: Dict[str, Any],
+    work: str,
+    python: Optional[str],
+    descriptors: Sequence[int],
+    environment: Dict[str, str],
+    inherited: Sequence[int],
 ) -> NoReturn:
     """In the child: leave everything of the runner behind, then run the operation."""
     try:
-        gc.freeze()  # what is the runner's need not be looked through, and so not be copied
-        signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         os.setsid()
         die_with_parent()
         high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in descriptors]
         for place, copy in enumerate(high):
             os.dup2(copy, place)
         os.chdir(work)
-        environment = operation_environment(os.environ)
         if python is not None:
             os.execve(python, [python, "-c", _BOOTSTRAP % spec["support"]], environment)
-        _forget_parent(environment)
+        _forget_parent(environment, {*inherited, *descriptors, *high})
     except BaseException as error:
         failure: Dict[str, Any] = {
             "kind": "runner",
@@ -268,19 +274,23 @@ def _become_operation(
     call.run_and_leave(spec)
 
 
-def _forget_parent(environment: Mapping[str, str]) -> None:
+def _forget_parent(environment: Dict[str, str], descriptors: Set[int]) -> None:
     """After a fork without exec: what a fresh interpreter would not have."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()  # what is the runner's need not be looked through, and so not be copied
+    signal.set_wakeup_fd(-1)
+    _signal.signal(signal.SIGINT, signal.default_int_handler)
     os.set_inheritable(call.REPORT, False)
-    for number in _open_descriptors():
+    for number in descriptors:
         if number > call.REPORT:  # closed, but not to be given out again: objects still know it
             os.dup2(0, number, inheritable=False)
-    for name in [name for name in os.environ if name not in environment]:
+    names = set(os.environ)
+    for name in names.difference(environment):
         del os.environ[name]
-    os.environ.update(environment)
+    for name in environment.keys() - names:
+        os.environ[name] = environment[name]
+    warm()
     _kept.extend((sys.stdout, sys.stderr, sys.modules["__main__"]))
-    sys.stdout = sys.__stdout__ = _writer(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _writer(2)  # type: ignore[misc]
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _writers  # type: ignore[misc]
     sys.dont_write_bytecode = False
     sys.modules["__main__"] = type(sys)("__main__")
     for name in ("numpy.random", "torch"):  # warm libraries: forks must not draw the same numbers
@@ -289,10 +299,16 @@ def _forget_parent(environment: Mapping[str, str]) -> None:
 
 
 _kept: List[Any] = []  # of the parent: to let go of a stream may close a descriptor that we use
+_writers: List[Any] = []  # standard output and error of an operation that is forked
 
 
-def _writer(number: int) -> Any:
-    return open(number, "w", buffering=1, encoding=call.ENCODING, errors=call.ERRORS, closefd=False)
+def warm() -> None:
+    """Make now what every fork needs."""
+    if not _writers:
+        for number in (1, 2):
+            _writers.append(
+                open(number, "w", 1, encoding=call.ENCODING, errors=call.ERRORS, closefd=False)
+            )
 
 
 def _open_descriptors() -> List[int]:

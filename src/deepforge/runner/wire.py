@@ -18,6 +18,7 @@ CONNECT_S = 15.0
 SILENCE_S = 60.0  # how long the other side may say nothing at all
 SLICE_S = 1.0  # how often a waiting transfer looks whether it was cancelled
 LONGEST_HEAD = 64 * 1024
+_USUAL_HEAD = 8 * 1024
 
 Blocks = Iterable[Union[bytes, bytearray, memoryview]]
 Body = Union[bytes, Callable[[], Blocks]]  # a function, so that it can be sent again
@@ -65,7 +66,10 @@ class Answer:
     def read(self, limit: int) -> bytes:
         """Read at most `limit` bytes; what is left over is thrown away with the connection."""
         data = bytearray()
-        view = memoryview(bytearray(min(limit, 65536)))
+        size = min(limit, 65536)
+        if self._left and not self._chunked:
+            size = min(size, self._left)
+        view = memoryview(bytearray(size))
         while len(data) < limit:
             count = self.readinto(view[: limit - len(data)])
             if count == 0:
@@ -161,7 +165,7 @@ class _Connection:
     ) -> None:
         self._check = check
         self._silence_s = silence_s
-        self._buffer = memoryview(bytearray(LONGEST_HEAD))
+        self._buffer = memoryview(bytearray(_USUAL_HEAD))
         self._start = self._end = 0
         self._answer: Optional[Answer] = None
         self._closing = False
@@ -342,8 +346,10 @@ class _Connection:
                 rest = bytes(self._buffer[self._start : self._end])
                 self._buffer[: len(rest)] = rest
                 self._start, self._end = 0, len(rest)
-            if self._end == len(self._buffer):
+            if self._end == LONGEST_HEAD:
                 raise WireError("the head of the answer is too long", transient=False)
+            if self._end == len(self._buffer):
+                self._buffer = memoryview(bytearray(self._buffer).ljust(LONGEST_HEAD))
             searched = max(self._start, self._end - len(mark))
             try:
                 count = self._receive(self._buffer[self._end :])

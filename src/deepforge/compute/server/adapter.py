@@ -14,8 +14,9 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -47,7 +48,10 @@ from deepforge.runner.protocol import ENV_CACHE, ENV_CACHE_BYTES, ENV_PYTHON, EN
 from deepforge.settings import setting
 
 _CHECK_WITHIN_S = 30.0
+_SWEEP_AFTER_S = 10.0
 _LOG_CHUNK_BYTES = 256 * 1024
+_LONGEST_HANDED = 256 * 1024
+_MAKE_ROOM = "free some space there, or move DEEPFORGE_HOME to another disk"
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,15 @@ class ServerCompute(ComputeAdapter):
         self._folder = Folder(host.folder.absolute())
         self._slots = settings.slots or _cores()
         self._python = full_path(settings.python or sys.executable)
-        self._swept = False
+        self._sweeper: asyncio.Task[None] | None = None
         self._link = Link(self._folder, slots=self._slots, idle_s=self.idle_s)
 
     async def __aexit__(self, *exception: object) -> None:
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.cancel()
+            await asyncio.wait([sweeper])
+            await asyncio.to_thread(_delete_all, self._folder.trash)
         await self._link.close()
 
     @property
@@ -133,6 +142,7 @@ class ServerCompute(ComputeAdapter):
             report = await self._ended(handle)
         finally:
             await self.release(handle)
+            await asyncio.to_thread(_delete_all, self._folder.trash)
         if report.exit_code != 42:
             raise Unavailable(
                 f"a trivial job did not end as it should: {report}",
@@ -184,24 +194,41 @@ class ServerCompute(ComputeAdapter):
                 yield chunk
 
     async def release(self, handle: JobHandle) -> None:
-        answer = await self._ask({"op": "release", "key": _key(handle)})
-        trash = self._folder.trash
-        if answer["trash"] is not None:
-            await asyncio.to_thread(_delete, trash / answer["trash"])
-        if not self._swept:  # what others did not come to delete
-            self._swept = True
-            await asyncio.to_thread(_delete_all, trash)
+        """Forget the job. Its folder is deleted within seconds, and when this is closed."""
+        await self._ask({"op": "release", "key": _key(handle)})
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Delete what was released. Not at once: file systems make new files slowly where some were
+        just deleted, and one thread for many folders is cheaper than one for each."""
+        await asyncio.sleep(_SWEEP_AFTER_S)
+        await asyncio.to_thread(_delete_all, self._folder.trash)
 
     async def _submit(self, request: JobRequest, *, urgent: bool) -> JobHandle:
-        name = secrets.token_hex(12)
-        staged = self._folder.staging / name
         is_runner = tuple(request.command[:2]) == (PYTHON, RUNNER_FILE)
-        record = self._record(request, is_runner=is_runner, urgent=urgent)
         files = dict(request.files)
         if is_runner:
             files.pop(RUNNER_FILE, None)  # the supervisor has the runner of this version loaded
+        handed = _handed(request.command, files) if is_runner else None
+        record = self._record(request, handed, is_runner=is_runner, urgent=urgent)
+        message = {"op": "submit", "key": request.key, "slots": self._slots}
+        if handed is not None:
+            if not self._folder.jobs.is_dir():
+                await asyncio.to_thread(_make, self._folder)
+            await self._ask({**message, "request": record}, current=True)
+        else:
+            await self._submit_staged(message, record, files)
+        return {"key": request.key}
+
+    async def _submit_staged(
+        self, message: dict[str, Any], record: dict[str, Any], files: Mapping[str, bytes]
+    ) -> None:
+        """Submit a job with files: they are written here, and the supervisor takes them over."""
+        name = secrets.token_hex(12)
+        staged = self._folder.staging / name
         await asyncio.to_thread(_stage, self._folder, staged, record, files)
-        message = {"op": "submit", "key": request.key, "staging": name, "slots": self._slots}
+        message = {**message, "staging": name}
         try:
             answer = await self._ask(message, current=True)
         except BaseException:
@@ -209,10 +236,10 @@ class ServerCompute(ComputeAdapter):
             raise
         if answer["known"]:
             await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
-        return {"key": request.key}
 
-    def _record(self, request: JobRequest, *, is_runner: bool, urgent: bool) -> dict[str, Any]:
-        """What the supervisor is told of the job."""
+    @cached_property
+    def _environment(self) -> Mapping[str, str]:
+        """What every job is told of this machine."""
         environment = {
             ENV_PYTHON: self._python,
             ENV_CACHE: str(self._folder.cache),
@@ -220,10 +247,17 @@ class ServerCompute(ComputeAdapter):
         }
         if self.settings.start == "warm" and is_same_python(self._python, sys.executable):
             environment[ENV_START] = "fork"
+        return environment
+
+    def _record(
+        self, request: JobRequest, handed: str | None, *, is_runner: bool, urgent: bool
+    ) -> dict[str, Any]:
+        """What the supervisor is told of the job."""
         return {
             "command": [self._python if word == PYTHON else word for word in request.command],
             "is_runner": is_runner,
-            "environment": environment,
+            "handed": handed,
+            "environment": self._environment,
             "walltime_s": request.resources.walltime_s,
             "grace_s": self.grace_s,
             "labels": dict(request.labels),
@@ -255,13 +289,22 @@ def _key(handle: JobHandle) -> str:
     return key if isinstance(key, str) and JOB_KEY.fullmatch(key) else ""
 
 
+def _handed(command: Sequence[str], files: Mapping[str, bytes]) -> str | None:
+    """The one small file that the runner reads, which can be handed to it without writing it."""
+    if len(files) != 1 or tuple(command[2:]) != tuple(files):
+        return None
+    (data,) = files.values()
+    try:
+        return data.decode() if len(data) <= _LONGEST_HANDED else None
+    except UnicodeDecodeError:
+        return None
+
+
 def _refused(answer: Mapping[str, Any]) -> DeepForgeError:
-    kinds: dict[str, type[DeepForgeError]] = {
-        "storage_full": StorageFull,
-        "unavailable": Unavailable,
-    }
-    kind = kinds.get(str(answer["error"]), AdapterBug)
-    return kind(f"the supervisor could not do it: {answer['message']}")
+    message = f"the supervisor could not do it: {answer['message']}"
+    if answer["error"] == "storage_full":
+        return StorageFull(message, hint=_MAKE_ROOM)
+    return (Unavailable if answer["error"] == "unavailable" else AdapterBug)(message)
 
 
 def _cores() -> int:
@@ -318,7 +361,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
                 f"there is no room for the job's files in {root}",
-                hint="free some space there, or move DEEPFORGE_HOME to another disk",
+                hint=_MAKE_ROOM,
             ) from error
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR):
             message = f"a file of the job cannot be written: {error.strerror}"
@@ -339,5 +382,6 @@ def _delete(released: Path) -> None:
 
 
 def _delete_all(trash: Path) -> None:
-    for one in trash.iterdir():
-        _delete(one)
+    with suppress(OSError):  # what stays is deleted with the next ones
+        for one in trash.iterdir():
+            _delete(one)

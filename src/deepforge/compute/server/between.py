@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -37,7 +36,8 @@ class Between:
         """Put everything back. Raises `NotClean` when the job left more than can be."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if threading.active_count() > 1:
+        threading = sys.modules.get("threading")  # not imported here: it makes forks slower
+        if threading is not None and threading.active_count() > 1:
             raise NotClean("a thread")
         signal.pthread_sigmask(signal.SIG_SETMASK, self._handled)
         if signal.sigpending() & _ENDINGS:

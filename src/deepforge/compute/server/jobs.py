@@ -96,11 +96,14 @@ class Jobs:
         return self._news.reader
 
     def submit(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Take over a staged job folder, unless the key is known already."""
+        """Take over a job, with its staged folder if it has one, unless the key is known already."""
         key = str(message["key"])
         self._slots = int(message["slots"])
         if key in self._jobs:
             return {"known": True}
+        if "request" in message:
+            self._begin(key, message["request"])
+            return {"known": False}
         staged = self._folder.staging / str(message["staging"])
         staged.rename(self._folder.job(key).root)
         recorded = self._folder.job(key).read()
@@ -120,13 +123,12 @@ class Jobs:
         return {}
 
     def release(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Forget an ended job. Its folder goes to the trash, where the adapter deletes it."""
+        """Forget an ended job. Its folder goes to the trash, which adapters empty."""
         job = self._jobs.get(message["key"])
-        if job is None or job.state != "ended":
-            return {"trash": None}
-        name = self._throw_away(job.folder.root)
-        del self._jobs[job.key]
-        return {"trash": name}
+        if job is not None and job.state == "ended":
+            self._throw_away(job.folder.root)
+            del self._jobs[job.key]
+        return {}
 
     def recover(self) -> None:
         """Find the jobs that earlier supervisors left, and throw away what nobody will miss."""
@@ -186,17 +188,28 @@ class Jobs:
                 due += [job.kill_at, job.walltime_at]
         return min(due)
 
+    def _begin(self, key: str, request: dict[str, Any]) -> None:
+        """Make the folder of a job that has nothing but a request."""
+        folder = self._folder.job(key)
+        try:
+            folder.root.mkdir(mode=0o700)
+        except FileExistsError:  # left by one that could not be begun
+            self._throw_away(folder.root)
+            folder.root.mkdir(mode=0o700)
+        try:
+            folder.begin_record(request)
+        except BaseException:
+            self._throw_away(folder.root)
+            raise
+        self._enqueue(self._add(key, request))
+
     def _add(self, key: str, request: dict[str, Any]) -> _Job:
         job = self._jobs[key] = _Job(key, self._folder.job(key), request)
         return job
 
-    def _throw_away(self, root: Path) -> str | None:
-        name = f"{root.name}-{time.time_ns()}"
-        try:
-            root.rename(self._folder.trash / name)
-        except FileNotFoundError:
-            return None  # somebody removed it
-        return name
+    def _throw_away(self, root: Path) -> None:
+        with suppress(FileNotFoundError):  # somebody removed it
+            root.rename(self._folder.trash / f"{root.name}-{time.time_ns()}")
 
     # -- starting --------------------------------------------------------------------------
 
@@ -221,6 +234,7 @@ class Jobs:
             command=request["command"],
             environment=request["environment"],
             is_runner=request["is_runner"],
+            handed=request.get("handed"),
         )
         try:
             job.first = self._handed_over(start)

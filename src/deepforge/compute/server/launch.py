@@ -28,7 +28,7 @@ from deepforge.compute.server import processes
 from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
 
-Runner = Callable[[list[str]], int]
+Runner = Callable[[list[str], bytes | None], int]
 
 RUNNER_FILE = "runner.pyz"
 
@@ -47,7 +47,8 @@ _OUT_OF_THE_WAY = 64
 class Start:
     """What to start in which job folder; `environment` is added to the supervisor's clean one.
 
-    With `is_runner`, the words of the command from the third on are arguments of our runner.
+    With `is_runner`, the words of the command from the third on are arguments of our runner, and
+    `handed` is what it would read in the file that the first of them names.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Start:
     command: Sequence[str]
     environment: Mapping[str, str]
     is_runner: bool
+    handed: str | None = None
 
 
 class News:
@@ -193,7 +195,7 @@ def _run(runner: Runner, start: Start) -> int:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return int(runner(arguments))
+        return int(runner(arguments, None if start.handed is None else start.handed.encode()))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
