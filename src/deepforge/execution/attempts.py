@@ -105,7 +105,11 @@ class Attempts:
     async def finished(self, key: str, token: str) -> None:
         """A hint that the result is there. Returns before it was looked at."""
         found = await self._open(key, token)
-        await self._tell(found, machine.Finished(found.number))
+        conductor = self._driver.conductor(found.job.execution)
+        if conductor is not None:
+            conductor.finished(found.job.id, found.number)
+        else:
+            await self._tell_documents(found, machine.Finished(found.number))
 
     async def grants(self, key: str, token: str, names: Sequence[str]) -> dict[str, protocol.Grant]:
         """Fresh grants for objects of the attempt. Raises `NotFound` for any other name."""

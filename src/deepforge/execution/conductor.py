@@ -89,6 +89,16 @@ class Conductor:
         await self._settle(self._note(id, event))
         return self.book[id]
 
+    def finished(self, id: str, number: int) -> None:
+        """The runner of this attempt says that its result is there: look for it at once.
+
+        That we look is not worth a write: what is found is stored, and would be found again.
+        """
+        self._note(id, machine.Finished(number))
+        job = self.book[id]
+        if job.state is JobState.COLLECTING:
+            self._do(job, "collect", partial(self._collect, job, machine.Collect(number)))
+
     async def cancel(self) -> None:
         """End every job that has not ended."""
         if self._cancelling:
