@@ -59,7 +59,7 @@ def output(name: str, data: bytes = DATA) -> Output:
 
 async def left(storage: StorageClient, job: Job, *, objects: dict[str, bytes]) -> None:
     for name, data in objects.items():
-        await storage.put_bytes(f"{job.folder()}/outputs/{name}", data)
+        await storage.put_bytes(f"{job.folder()}/{name}", data)
 
 
 async def put_result(storage: StorageClient, job: Job, result: Result | bytes) -> None:

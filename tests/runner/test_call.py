@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 
 import pytest
 
+from deepforge.runner import call
 from deepforge.runner.protocol import Argument, Input
 from runner.far_side import FarSide, digest
 
@@ -323,3 +325,12 @@ def test_the_result_says_where_it_ran_and_how_long(far: FarSide) -> None:
     assert result.ended_at is not None
     assert result.started_at < result.ended_at
     assert "" == ended.stderr
+
+
+def test_reports_are_json_though_the_library_is_not_imported_for_them() -> None:
+    odd = '"quoted" \\ back, \n\r\t\0\x1f\x7f, é, \u2028, 🎈'
+    report = {"outputs": [(odd, "module.Class", "npy")], "failure": None, odd: {"code": -9}}
+
+    assert json.loads(call._json(report)) == json.loads(json.dumps(report))
+    half = call._json("half: \udc80").encode("utf-8", "backslashreplace")
+    assert json.loads(half) == "half: \udc80"

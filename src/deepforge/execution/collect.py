@@ -50,9 +50,7 @@ async def read(storage: StorageClient, job: Job) -> Collected | None:
     if result.status != "succeeded":
         return Collected(number, result, {})
     refs = {
-        one.name: ObjectRef(
-            storage.name, f"{folder}/outputs/{one.name}", one.size_bytes, one.digest
-        )
+        one.name: ObjectRef(storage.name, f"{folder}/{one.name}", one.size_bytes, one.digest)
         for one in result.outputs
     }
     found = await _problem(storage, job, refs)

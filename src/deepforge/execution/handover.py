@@ -99,9 +99,7 @@ class Handover:
             outputs=[
                 protocol.OutputSlot(
                     name,
-                    await access.grant(
-                        storage, f"outputs/{name}", f"{folder}/outputs/{name}", "PUT"
-                    ),
+                    await access.grant(storage, f"outputs/{name}", f"{folder}/{name}", "PUT"),
                     max_grant_bytes=storage.capabilities.max_grant_bytes,
                     part_above_bytes=PART_ABOVE_BYTES if in_parts else None,
                 )
@@ -178,7 +176,7 @@ def objects(execution: Execution, job: Job, bundle: Bundle) -> dict[str, Place]:
         "result": Place(execution.storage, f"{folder}/{protocol.RESULT_FILE}", "PUT"),
     }
     for name in job.plan.outputs:
-        places[f"outputs/{name}"] = Place(execution.storage, f"{folder}/outputs/{name}", "PUT")
+        places[f"outputs/{name}"] = Place(execution.storage, f"{folder}/{name}", "PUT")
     for one in job.plan.inputs:
         value = job.value_of(one)
         if value is not None:

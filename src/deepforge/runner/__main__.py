@@ -89,21 +89,23 @@ def _run(folder: str, data: bytes, watch: Watch) -> int:
         locate=Whereabouts(channel).locate,
     )
     make_line = None if channel is None else partial(Line, channel)
-    if isinstance(handed, Ticket):
-        assert make_line is not None
-        client = make_client(watch.check)
-        watch.interrupts = True
-        try:
-            job = make_line(client).start()
-        finally:
-            watch.interrupts = False
-            client.close()
-        if job is None:
-            return EXIT_SUCCEEDED
-        job = job if job.channel is not None else replace(job, channel=channel)
-    else:
-        job = handed
-    return Attempt(job, folder, watch, make_client, make_line).run()
+    client = make_client(watch.check)
+    try:
+        if isinstance(handed, Ticket):
+            assert make_line is not None
+            watch.interrupts = True
+            try:
+                job = make_line(client).start()
+            finally:
+                watch.interrupts = False
+            if job is None:
+                return EXIT_SUCCEEDED
+            job = job if job.channel is not None else replace(job, channel=channel)
+        else:
+            job = handed
+        return Attempt(job, folder, watch, client, make_client, make_line).run()
+    finally:
+        client.close()
 
 
 if __name__ == "__main__":

@@ -48,19 +48,24 @@ MakeLine = Callable[[Client], Line]
 
 
 class Attempt:
-    """Runs one job in a folder of its own. Use it once."""
+    """Runs one job in a folder of its own. Use it once.
+
+    `client` is this thread's, and may be connected already; `make_client` makes those of others.
+    """
 
     def __init__(
         self,
         job: Job,
         folder: str,
         watch: Watch,
+        client: Client,
         make_client: MakeClient,
         make_line: Optional[MakeLine],
     ) -> None:
         self._job = job
         self._folder = folder
         self._watch = watch
+        self._client = client
         self._make_client = make_client
         self._make_line = make_line
         self._live: Optional[Live] = None
@@ -225,7 +230,8 @@ class Attempt:
         if self._live is not None:
             self._live.stop()
         self._spool.close()
-        client = self._make_client(_nothing)
+        client = self._client
+        client.check = _nothing  # a cancel comes too late now
         try:
             try:
                 log = self._spool.summary(self._store_log(patience_s))
@@ -251,8 +257,6 @@ class Attempt:
         except AttemptOver as error:
             say("the attempt is over: %s" % error)
             return EXIT_CANCELLED
-        finally:
-            client.close()
         if result.status == "cancelled":
             return EXIT_CANCELLED
         if result.failure is not None:

@@ -4,7 +4,7 @@ Standard library only, Python 3.8 or newer: this file is part of the runner. The
 
 Layout of what one attempt leaves in its storage, under `executions/<execution>/<job>/<attempt>/`:
 
-    outputs/<name>     each output, serialised
+    <name>             each output, serialised (a name of Python: no other file is called so)
     log.txt            what the operation printed, if it printed anything
     events.jsonl       figures and metrics (a later version writes it)
     result.json        written last: its presence says that the attempt has ended

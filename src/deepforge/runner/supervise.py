@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` without enumerations: forks pay for them
-import ast
 import fcntl
 import gc
+import json
 import os
 import select
 import signal
@@ -331,8 +331,8 @@ def _parsed(data: bytes) -> Optional[Dict[str, Any]]:
     if not data.endswith(b"\n"):
         return None
     try:
-        report = ast.literal_eval(data.decode("utf-8"))
-    except (ValueError, SyntaxError) as error:
+        report = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise failed("runner", "The operation's report cannot be read: %s" % error) from error
     return report if isinstance(report, dict) else None
 

@@ -138,12 +138,15 @@ class Client:
                 pass  # the server had closed it while it lay idle: once more, on a fresh one
         if connection is not None:
             connection.close()
-        connection = _Connection(address, self.check, self._silence_s, self._proxied)
+        connection = _Connection(address, self._look, self._silence_s, self._proxied)
         self._connections[address] = connection
         try:
             return connection.exchange(head, body)
         except _Stale as error:
             raise WireError(str(error)) from error
+
+    def _look(self) -> None:
+        self.check()  # the one of the moment
 
     def close(self) -> None:
         for connection in self._connections.values():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from deepforge.connections.secrets import SecretBox
 from deepforge.server.home import Home
 from server_client import ended, error_code, events, record, start
 
@@ -63,15 +63,17 @@ class Running:
 
 
 @pytest.fixture
-async def running(live: httpx.AsyncClient, home: Home) -> AsyncIterator[Running]:
+async def running(
+    live: httpx.AsyncClient, home: Home, environ: dict[str, str]
+) -> AsyncIterator[Running]:
     await record(live, "wait", WAIT)
     execution = (await start(live, "wait"))["id"]
     async for kind, data in events(live, execution):
         if kind == "job" and data["status"] == "running":
             break
-    handed = json.loads(next(home.computes.rglob("job.json")).read_bytes())
-    channel = handed["channel"]
-    yield Running(execution, channel["url"], channel["token"], live)
+    key = f"{execution}-one-1"
+    token = SecretBox(home.secret_key, environ).token(f"attempt:{key}")
+    yield Running(execution, f"{live.base_url}attempts/{key}", token, live)
     await live.post(f"/executions/{execution}/cancel")
     await ended(live, execution)
 

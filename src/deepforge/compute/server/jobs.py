@@ -158,17 +158,18 @@ class Jobs:
         self._start_queued()
         self.next_step_at = self._due_at()
 
-    def prepare(self) -> None:
-        """Fork a first process for the next job, when there is nothing better to do.
-
-        Not when all slots are taken by jobs whose processes come back to us.
-        """
+    @property
+    def lacks_process(self) -> bool:
+        """Whether none waits for the next job, and none of those that run jobs will."""
         coming_back = sum(bool(job.request["is_runner"]) for job in self._busy.values())
-        if not self._waiting and coming_back < self._slots:
-            try:
-                self._waiting.append(FirstProcess(self._runner, self._news))
-            except OSError:
-                traceback.print_exc()  # it is tried again when a job needs it
+        return not self._waiting and coming_back < self._slots
+
+    def prepare(self) -> None:
+        """Fork a first process for the next job: when there is nothing better to do."""
+        try:
+            self._waiting.append(FirstProcess(self._runner, self._news))
+        except OSError:
+            traceback.print_exc()  # it is tried again when a job needs it
 
     def leave(self) -> None:
         """Let the waiting processes go. Jobs go on."""

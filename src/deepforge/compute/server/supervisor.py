@@ -114,9 +114,11 @@ class Supervisor:
                 # somebody removed our folder, or took our place in it
                 self._leaving = _identity(self._folder.socket) != self._address
             wait_s = self._wait_s(housekeeping)
-            if not self._serve(wake, 0.0) and wait_s > 0:
+            if self._jobs.lacks_process and wait_s > 0:
+                if self._serve(wake, 0.0):
+                    continue
                 self._jobs.prepare()
-                self._serve(wake, wait_s)
+            self._serve(wake, wait_s)
         self._close()
 
     def _wait_s(self, housekeeping: float) -> float:
