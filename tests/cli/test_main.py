@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,42 @@ def _run_raising(monkeypatch: pytest.MonkeyPatch, error: DeepForgeError) -> int:
 
     monkeypatch.setattr(main.cli, "main", fail)
     return run_command([])
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line(shell: Shell) -> None:
+    with open("/dev/full", "wb") as full:
+        told = subprocess.run(
+            shell.command("storage", "list"),
+            env=shell.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert told.returncode == 1
+    assert b"No space left on device" in told.stderr
+    assert b"Traceback" not in told.stderr
+
+
+def test_a_target_whose_name_is_too_long_is_told_in_one_line(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"x")
+    shell("artifacts", "put", tmp_path / "data", "--name", "data")
+    told = shell("artifacts", "get", "data", "x" * 300, code=1)
+
+    assert "File name too long" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_password_in_the_server_url_is_not_shown(shell: Shell) -> None:
+    told = subprocess.run(
+        shell.command("executions", "list"),
+        env=shell.environ() | {"DEEPFORGE_URL": "http://user:hunter2@127.0.0.1:1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+    assert told.returncode == 3
+    assert b"hunter2" not in told.stderr
+    assert b"DEEPFORGE_TOKEN" in told.stderr

@@ -53,8 +53,8 @@ def state():
         "children": open(me).read(),
         "open": {{one: os.path.realpath(one) for one in files if os.path.exists(one)}},
     }}
-def runner(arguments, handed):
-    print(json.dumps(state()))
+def runner(arguments, handed, settings):
+    print(json.dumps([settings, state()]))
     {misbehave}
     return 7
 news = News()

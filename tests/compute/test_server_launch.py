@@ -21,7 +21,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from deepforge.compute.server.launch import FirstProcess, News, Start
 secret = open(sys.argv[1] + "/supervisor-only", "w")
-def runner(arguments, handed):
+def runner(arguments, handed, settings):
 {runner}
 def start():
     process = FirstProcess(runner, News())
@@ -89,7 +89,7 @@ def test_the_code_is_recorded_as_the_last_act(job: JobFolder) -> None:
 def test_the_runner_finds_itself_as_if_it_were_started_fresh(job: JobFolder) -> None:
     runner = """
 import json
-print(json.dumps([arguments, sys.argv, os.environ["A"], os.getcwd(), os.read(0, 10).decode()]))
+print(json.dumps([arguments, sys.argv, settings["A"], os.getcwd(), os.read(0, 10).decode()]))
 print(os.getsid(0) == os.getpgid(0) == os.getpid())
 print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.pthread_sigmask(0, ()))
 print(sorted(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")))
@@ -148,7 +148,7 @@ def test_a_job_that_has_a_process_is_not_run_again(job: JobFolder) -> None:
 def test_a_process_without_a_job_ends_with_the_supervisor(job: JobFolder, end: str) -> None:
     script = (
         "from deepforge.compute.server.launch import FirstProcess, News\n"
-        "process = FirstProcess(lambda arguments, handed: 0, News())\n"
+        "process = FirstProcess(lambda *given: 0, News())\n"
         "print(process.pid)\n" + end
     )
     done = subprocess.run(

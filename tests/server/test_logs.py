@@ -59,3 +59,14 @@ def test_a_person_at_a_terminal_gets_readable_lines(stream: io.StringIO) -> None
     assert "on purpose" in terminal.getvalue()
     assert "hunter2" not in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
+
+
+def test_a_log_that_cannot_be_written_ends_nobody(stream: io.StringIO) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    configure_logging(Full())
+
+    structlog.get_logger().error("disk_full")
+    logging.getLogger("library").error("disk full too")

@@ -182,6 +182,11 @@ def _remote(url: str) -> httpx.Client:
             f"{URL_VARIABLE} is not the address of a server: {url!r}",
             hint="such as http://127.0.0.1:8000",
         )
+    if parsed.userinfo:
+        raise ConfigError(
+            f"{URL_VARIABLE} holds a user name or password, which would be shown",
+            hint=f"put the access token of the server in {TOKEN_VARIABLE}",
+        )
     headers = {}
     if token := os.environ.get(TOKEN_VARIABLE, "").strip():
         if not token.isascii() or not token.isprintable():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 import httpx
@@ -92,6 +94,13 @@ class _AppThread:
 def _log(home: Home) -> Iterator[TextIO]:
     """Open the file in which the app says what an operator may want to know later."""
     path = home.logs / _LOG_FILE
-    too_long = path.exists() and path.stat().st_size > _LONGEST_LOG_BYTES
-    with path.open("w" if too_long else "a", encoding="utf-8", buffering=1) as log:
+    try:
+        too_long = path.exists() and path.stat().st_size > _LONGEST_LOG_BYTES
+        log = path.open("w" if too_long else "a", encoding="utf-8", buffering=1)
+    except OSError:  # such as a full disk: commands that only read must work all the same
+        log = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (closed below)
+    try:
         yield log
+    finally:
+        with suppress(OSError):  # what could not be written is not worth the command
+            log.close()

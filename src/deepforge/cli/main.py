@@ -72,7 +72,8 @@ def run_command(arguments: list[str]) -> int:
     wants_json = "--json" in arguments
     try:
         result = cli.main(args=arguments, prog_name="deepforge", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before we began
+            sys.stdout.flush()
         return result if isinstance(result, int) else SUCCEEDED
     except click.ClickException as error:
         _show_usage(error)
@@ -86,9 +87,18 @@ def run_command(arguments: list[str]) -> int:
         click.echo("stopped", err=True)
         return CANCELLED
     except BrokenPipeError:
-        # whoever read our output has seen enough; what is still buffered must not complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_output()  # whoever read our output has seen enough
         return FAILED
+    except OSError as error:  # a disk that is full, a name that is too long
+        about = f" {error.filename!r}" if error.filename else ""
+        _show(DeepForgeError(f"the system refused{about}: {error.strerror or error}"))
+        _silence_output()
+        return FAILED
+
+
+def _silence_output() -> None:
+    """What is still buffered must not complain at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_usage(error: click.ClickException) -> None:

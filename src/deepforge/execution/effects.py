@@ -31,6 +31,9 @@ PLATFORM_LOG_BYTES = 4000
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
+_ENDS_SOON_S = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
+"""A runner tells of its result shortly before it ends; a job that still runs is not released."""
+
 
 class Effects:
     """Does what the machine says. No state of its own; safe for many jobs at once."""
@@ -110,6 +113,11 @@ class Effects:
             self._logs.drop(job.execution, job.id, number)
         if attempt.handle is not None:
             compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+            for pause_s in _ENDS_SOON_S:
+                (report,) = await compute.poll([attempt.handle])
+                if report.state not in ("queued", "running"):
+                    break
+                await asyncio.sleep(pause_s)
             await compute.release(attempt.handle)
 
     async def _last_word(self, execution: Execution, job: Job) -> JobReport:

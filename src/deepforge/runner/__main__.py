@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn, Optional, Sequence
+from typing import Mapping, NoReturn, Optional, Sequence
 
 from deepforge.runner import processes, supervise
 from deepforge.runner.attempt import Attempt
@@ -29,10 +29,16 @@ from deepforge.runner.watch import Watch
 from deepforge.runner.wire import Client
 
 
-def main(argv: Sequence[str], handed: Optional[bytes] = None) -> int:
+def main(
+    argv: Sequence[str],
+    handed: Optional[bytes] = None,
+    settings: Optional[Mapping[str, str]] = None,
+) -> int:
     """Run the job in this process and return its exit code (see `protocol`).
 
     `handed` is what the file says, for a caller that has it; only the file's folder counts then.
+    `settings` are those variables of `protocol` by which a machine tells about itself; by default
+    they are looked for in the environment.
     Must be called in the main thread. Another runner of the same attempt is not an error: nothing
     runs and the code is that of success.
     """
@@ -41,7 +47,9 @@ def main(argv: Sequence[str], handed: Optional[bytes] = None) -> int:
     processes.become_subreaper()
     try:
         path = os.path.abspath(argv[0] if argv else JOB_FILE)
-        return _run(os.path.dirname(path), handed or _read(path), watch)
+        if settings is None:
+            settings = os.environ
+        return _run(os.path.dirname(path), handed or _read(path), settings, watch)
     except (OSError, ProtocolError, JobFailed) as error:
         say("the job cannot be begun: %s" % error)
         return EXIT_FAILED
@@ -80,7 +88,7 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _run(folder: str, data: bytes, watch: Watch) -> int:
+def _run(folder: str, data: bytes, settings: Mapping[str, str], watch: Watch) -> int:
     handed = read_handed(data)
     channel = handed.channel
     make_client = partial(
@@ -103,7 +111,7 @@ def _run(folder: str, data: bytes, watch: Watch) -> int:
             job = job if job.channel is not None else replace(job, channel=channel)
         else:
             job = handed
-        return Attempt(job, folder, watch, client, make_client, make_line).run()
+        return Attempt(job, folder, settings, watch, client, make_client, make_line).run()
     finally:
         client.close()
 

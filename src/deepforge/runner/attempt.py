@@ -8,7 +8,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from deepforge.runner import support
 from deepforge.runner.cache import DEFAULT_LIMIT_BYTES, Cache
@@ -57,6 +57,7 @@ class Attempt:
         self,
         job: Job,
         folder: str,
+        settings: Mapping[str, str],
         watch: Watch,
         client: Client,
         make_client: MakeClient,
@@ -64,6 +65,7 @@ class Attempt:
     ) -> None:
         self._job = job
         self._folder = folder
+        self._settings = settings
         self._watch = watch
         self._client = client
         self._make_client = make_client
@@ -74,7 +76,7 @@ class Attempt:
         self._spool = Spool(
             os.path.join(folder, LOG_FILE), job.limits.log_bytes, echo=make_line is None
         )
-        self._cache = _cache_of_this_machine()
+        self._cache = _cache_of_this_machine(settings)
         self._seconds: Dict[str, float] = {}
         self._environment = {"platform": _platform(), "runner": support.VERSION}
         self._from_cache = 0
@@ -185,8 +187,8 @@ class Attempt:
 
     def _operate(self, spec: Dict[str, Any]) -> Dict[str, Any]:
         python = None
-        if os.environ.get(ENV_START) != "fork":
-            python = os.environ.get(ENV_PYTHON) or sys.executable
+        if self._settings.get(ENV_START) != "fork":
+            python = self._settings.get(ENV_PYTHON) or sys.executable
             parent = os.path.join(self._cache.folder if self._cache else self._folder, "runner")
             spec["support"] = support.support_folder(parent)
         live = self._live
@@ -326,11 +328,11 @@ def _clear(folder: str) -> None:
         discard(os.path.join(folder, "report.txt"))
 
 
-def _cache_of_this_machine() -> Optional[Cache]:
-    folder = os.environ.get(ENV_CACHE)
+def _cache_of_this_machine(settings: Mapping[str, str]) -> Optional[Cache]:
+    folder = settings.get(ENV_CACHE)
     if not folder:
         return None
-    limit = os.environ.get(ENV_CACHE_BYTES, "")
+    limit = settings.get(ENV_CACHE_BYTES, "")
     return Cache(folder, int(limit) if limit.isdigit() else DEFAULT_LIMIT_BYTES)
 
 

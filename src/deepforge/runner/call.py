@@ -21,6 +21,7 @@ ENCODING = "utf-8"
 ERRORS = "backslashreplace"
 
 REPORT = 3  # the descriptor that the report is written to
+LIFE = 4  # a pipe that nobody writes to; the runner has its other end
 
 _LONGEST_TEXT = 200_000  # of a traceback or message
 
@@ -29,17 +30,40 @@ _ESCAPES = {number: "\\u%04x" % number for number in [*range(32), 34, 92]}  # in
 
 def main() -> NoReturn:
     """Run what standard input says in this fresh interpreter, report, and end the process."""
+    os.setsid()
+    _end_with_runner()
     with open(0, encoding="utf-8", closefd=False) as file:
         spec: Spec = eval(file.read(), {"__builtins__": {}})
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.set_inheritable(REPORT, False)
+    os.chdir(spec["work"])
     sys.path.remove(spec["support"])
     sys.path.append(spec["support"])  # last: the user's own choice of packages comes first
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=ENCODING, errors=ERRORS, line_buffering=True)  # type: ignore[union-attr]
     run_and_leave(spec)
+
+
+def _end_with_runner() -> None:
+    """Have this process killed when the runner's end of a pipe closes, however that comes about.
+
+    Only Linux can do that.
+    """
+    import fcntl
+
+    os.set_inheritable(LIFE, False)
+    if not hasattr(fcntl, "F_SETSIG"):
+        return
+    try:
+        fcntl.fcntl(LIFE, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(LIFE, fcntl.F_SETSIG, 9)
+        fcntl.fcntl(LIFE, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        if not os.read(LIFE, 1):
+            os._exit(1)  # it has closed already
+    except OSError:
+        pass  # there is nothing to read, as it should be; or this is a system that only looks so
 
 
 def run_and_leave(spec: Spec) -> NoReturn:

@@ -108,7 +108,7 @@ class Brood:
     def signal(self, number: int) -> None:
         for pid in self.members():
             try:
-                if pid == self.pid:
+                if pid == self.pid and os.getpgid(pid) == pid:
                     os.killpg(pid, number)
                 else:
                     os.kill(pid, number)

@@ -11,7 +11,8 @@ import select
 import signal
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple
+import traceback
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from deepforge.runner import call
 from deepforge.runner.failures import Cancelled, JobFailed, failed
@@ -47,8 +48,8 @@ def supervise(
     """
     work = os.path.join(folder, "work")
     os.mkdir(work)
-    brood, log, report = _start(spec, work, python)
-    run = _Run(spec, brood, log, report, spool, watch, time_s)
+    brood, pipes = _start(spec, work, python)
+    run = _Run(spec, brood, pipes[0], pipes[1], spool, watch, time_s)
     try:
         run.attend(tick)
     except BaseException:
@@ -58,8 +59,8 @@ def supervise(
         run.read_log()
         while run.read_report():
             pass
-        os.close(log)
-        os.close(report)
+        for number in pipes:
+            os.close(number)
     return run.outcome()
 
 
@@ -208,25 +209,41 @@ class _Run:
             time.sleep(0.005)
 
 
-def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, int, int]:
-    """Start the child; return it and where to read its log and its report."""
+def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, List[int]]:
+    """Start the child; return it and our ends of its pipes: log, report, and one it lives by."""
     log, log_writer = os.pipe()
     report, report_writer = os.pipe()
-    orders = _orders(spec) if python is not None else os.open(os.devnull, os.O_RDONLY)
+    ours, theirs = [log, report], [log_writer, log_writer, report_writer]
     os.set_blocking(log, False)
     os.set_blocking(report, False)
-    descriptors = (orders, log_writer, log_writer, report_writer)
+    inherited: List[int] = []
+    if python is None:
+        theirs.insert(0, os.open(os.devnull, os.O_RDONLY))
+        inherited = _open_descriptors()
+    else:
+        theirs.insert(0, _orders({**spec, "work": work}))
+        life, life_writer = os.pipe()
+        theirs.append(life)
+        ours.append(life_writer)
+    high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in theirs]
     environment = operation_environment(os.environ)
-    inherited = _open_descriptors() if python is None else []
-    pid = os.fork()  # from here on each page of memory that the child writes to costs it a copy
-    if pid == 0:
-        try:
-            _become_operation(spec, work, python, descriptors, environment, inherited)
-        finally:
-            os._exit(127)
-    for number in (orders, log_writer, report_writer):
-        os.close(number)
-    return Brood(pid), log, report
+    try:
+        if python is None:
+            pid = _fork(spec, work, high, environment, inherited)
+        else:
+            pid = _spawn(spec, python, high, environment)
+    except OSError as error:
+        for number in ours:
+            os.close(number)
+        raise failed(
+            "runner",
+            "The operation's process cannot be started by %s: %s" % (python or "a fork", error),
+            hint="Choose another Python interpreter for this compute." if python else None,
+        ) from error
+    finally:
+        for number in {*theirs, *high}:
+            os.close(number)
+    return Brood(pid), ours
 
 
 def _orders(spec: Dict[str, Any]) -> int:
@@ -242,36 +259,48 @@ def _orders(spec: Dict[str, Any]) -> int:
     return os.open(spec["path"], os.O_RDONLY)
 
 
-def _become_operation(
+def _spawn(
+    spec: Dict[str, Any], python: str, descriptors: Sequence[int], environment: Dict[str, str]
+) -> int:
+    """Start a fresh interpreter, which does the rest itself: nothing of our memory is copied."""
+    return os.posix_spawn(
+        python,
+        [python, "-c", _BOOTSTRAP % spec["support"]],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, number, place) for place, number in enumerate(descriptors)
+        ],
+    )
+
+
+def _fork(
     spec: Dict[str, Any],
     work: str,
-    python: Optional[str],
     descriptors: Sequence[int],
     environment: Dict[str, str],
     inherited: Sequence[int],
-) -> NoReturn:
-    """In the child: leave everything of the runner behind, then run the operation."""
+) -> int:
+    """Fork a child that leaves everything of the runner behind, and runs the operation.
+
+    Each page of memory that the child writes to costs a copy: it had better do little.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             _signal.signal(number, _signal.SIG_DFL)
         os.setsid()
         die_with_parent()
-        high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in descriptors]
-        for place, copy in enumerate(high):
+        for place, copy in enumerate(descriptors):
             os.dup2(copy, place)
         os.chdir(work)
-        if python is not None:
-            os.execve(python, [python, "-c", _BOOTSTRAP % spec["support"]], environment)
-        _forget_parent(environment, {*inherited, *descriptors, *high})
-    except BaseException as error:
-        failure: Dict[str, Any] = {
-            "kind": "runner",
-            "message": "The operation's interpreter %s cannot be started: %s" % (python, error),
-            "hint": "Choose another Python interpreter for this compute.",
-        }
-        call.write_report(spec["report"], {"outputs": [], "failure": failure, "python": ""})
+        _forget_parent(environment, {*inherited, *descriptors})
+        call.run_and_leave(spec)
+    except BaseException:
+        traceback.print_exc()
+    finally:
         os._exit(127)
-    call.run_and_leave(spec)
 
 
 def _forget_parent(environment: Dict[str, str], descriptors: Set[int]) -> None:

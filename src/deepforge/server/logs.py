@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 from typing import TextIO
@@ -11,7 +13,7 @@ import structlog
 
 def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
     """Send our events, and warnings of libraries, to `stream` (stderr). Called once by a program."""
-    target = stream if stream is not None else sys.stderr
+    target = _Patient(stream if stream is not None else sys.stderr)
     renderer: structlog.typing.Processor
     if target.isatty():
         # not the default one, which shows the local variables of every frame
@@ -44,3 +46,23 @@ def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO
     root.setLevel(logging.WARNING)
     # It repeats, with a traceback, what the app has reported as an event already.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+
+class _Patient(io.StringIO):
+    """A stream for logs that never fails: a full disk must not end those who tell of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()

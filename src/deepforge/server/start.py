@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from deepforge.errors import ConfigError
 from deepforge.execution.access import Address
+from deepforge.machine import keep_secrets_in_memory
 from deepforge.server.app import build_app, build_channel_app
 from deepforge.server.auth import Access, is_loopback
 from deepforge.server.home import Home
@@ -46,6 +47,7 @@ async def start(
     one user; else callers need the token of the home folder. Raises `ConfigError`, and `Unavailable`
     when there is no database.
     """
+    keep_secrets_in_memory()
     public = _checked_url(public_url) if public_url is not None else None
     is_open = public is not None or not is_loopback(host)
     access = Access(home.access_token() if is_open else None)
@@ -73,6 +75,7 @@ async def embedded(home: Home, *, drive: bool) -> AsyncIterator[FastAPI]:
     With `drive` it moves executions on within the block, and runners on this machine reach it on a
     free port of loopback, where it answers nobody else. Jobs go on after the block.
     """
+    keep_secrets_in_memory()
     async with AsyncExitStack() as stack:
         if not drive:
             services = await stack.enter_async_context(

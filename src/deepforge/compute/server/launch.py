@@ -28,7 +28,7 @@ from deepforge.compute.server import processes
 from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
 
-Runner = Callable[[list[str], bytes | None], int]
+Runner = Callable[[list[str], bytes | None, Mapping[str, str]], int]
 
 RUNNER_FILE = "runner.pyz"
 
@@ -45,10 +45,11 @@ _OUT_OF_THE_WAY = 64
 
 @dataclass(frozen=True)
 class Start:
-    """What to start in which job folder; `environment` is added to the supervisor's clean one.
+    """What to start in which job folder.
 
-    With `is_runner`, the words of the command from the third on are arguments of our runner, and
-    `handed` is what it would read in the file that the first of them names.
+    With `is_runner`, the words of the command from the third on are arguments of our runner,
+    `handed` is what it would read in the file that the first of them names, and `environment` are
+    its settings. Any other command gets `environment` in addition to the supervisor's clean one.
     """
 
     key: str
@@ -189,13 +190,13 @@ def _run_job(start: Start, runner: Runner) -> tuple[int, bool]:
 def _run(runner: Runner, start: Start) -> int:
     """Run our runner in this very process, as if it were a fresh one."""
     arguments = list(start.command[2:])
-    os.environ.update(start.environment)
+    handed = None if start.handed is None else start.handed.encode()
     sys.argv = [RUNNER_FILE, *arguments]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return int(runner(arguments, None if start.handed is None else start.handed.encode()))
+        return int(runner(arguments, handed, start.environment))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
