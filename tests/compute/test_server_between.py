@@ -110,6 +110,8 @@ def run_two(folder: Path, misbehave: str, *, setup: str = "") -> tuple[list[str]
         "os.umask(0o177)",
         "for n in (15, 2, 1, 17): signal.signal(n, lambda *_: None)",
         "signal.pthread_sigmask(signal.SIG_BLOCK, [10, 12, 15])",
+        "r, w = os.pipe(); os.set_blocking(w, False); signal.set_wakeup_fd(w); "
+        "os.close(r); os.close(w)",
         "sys.stdout.write('not flushed'); sys.stderr.write('nor this')",
         "thread = threading.Thread(target=print, args=('hello',)); thread.start(); thread.join()",
         "with open('file', 'w') as file: file.write('x')",
@@ -239,6 +241,17 @@ async def test_a_command_finds_nothing_of_the_job_before(
             logs.append((await log_of(compute, handle)).decode().replace(request.key, ""))
             await compute.release(handle)
     assert logs[0] == logs[2] != ""
+
+
+async def test_a_process_that_waits_is_in_no_jobs_folder_and_holds_no_file_of_it(
+    open_server: OpenServer, server_folder: Path, jobs: Jobs
+) -> None:
+    async with open_server() as compute:
+        handle = await compute.submit(jobs.request(SAYS))
+        await ended(compute, handle)
+        me = Path(f"/proc/{_pid(server_folder, handle)}")
+        places = [(me / "cwd").readlink(), *(one.readlink() for one in (me / "fd").iterdir())]
+        assert not [one for one in places if one.is_relative_to(server_folder / "jobs")]
 
 
 @pytest.mark.parametrize("by", ["cancel", "walltime"])

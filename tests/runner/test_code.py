@@ -108,3 +108,30 @@ def test_the_second_attempt_needs_no_code_any_more(make_far: object, tmp_path: P
     (far.store / "code.zip").unlink()
 
     assert 0 == far.run(job).code
+
+
+@pytest.mark.parametrize("harm", ["change", "add", "remove"])
+def test_code_that_an_operation_wrote_into_is_not_used_again(tmp_path: Path, harm: str) -> None:
+    data = entry("operations/step.py", text="result = 1")
+    cache = Cache(str(tmp_path / "cache"), 10**9)
+    first = unpack(tmp_path, data, cache)
+    (first / "operations" / "__pycache__").mkdir()
+    (first / "operations" / "__pycache__" / "step.pyc").write_bytes(b"byte code is no harm")
+
+    assert find_code(code_of(data), cache) == str(first)
+
+    file = first / "operations" / "step.py"
+    if harm == "change":
+        file.write_text("result = 2")
+    elif harm == "add":
+        (first / "notes.txt").write_text("x")
+    else:
+        file.unlink()
+
+    assert find_code(code_of(data), cache) is None
+
+    second = unpack(tmp_path, data, cache)
+
+    assert (second / "operations" / "step.py").read_text() == "result = 1"
+    assert find_code(code_of(data), cache) == str(second)
+    assert first.is_dir()  # somebody may still run from it

@@ -15,11 +15,17 @@ LONGEST_CODE_BYTES = 1024**3
 MOST_FILES = 100_000
 
 
+_SEAL = ".deepforge-seal"
+
+
 def find_code(code: Code, cache: Optional[Cache]) -> Optional[str]:
-    """Return the folder where this code is unpacked already, if the cache has one."""
+    """Return the folder where this code is unpacked already, if the cache has one.
+
+    A folder that an operation wrote into is left to those that still run from it, and not used again.
+    """
     if cache is None:
         return None
-    target = cache.code_path(code.digest)
+    target = _place(cache.code_path(code.digest))
     try:
         os.utime(target)
     except FileNotFoundError:
@@ -35,7 +41,7 @@ def unpack_code(code: Code, archive: str, folder: str, cache: Optional[Cache]) -
     With a cache, the folder is shared by every attempt with the same code, so that its byte code is
     compiled once.
     """
-    target = cache.code_path(code.digest) if cache else os.path.join(folder, "code")
+    target = _place(cache.code_path(code.digest)) if cache else os.path.join(folder, "code")
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         _unpack(archive, target)
@@ -61,6 +67,8 @@ def _unpack(archive: str, target: str) -> None:
                 _refuse_odd(entry.filename, entry.external_attr >> 16)
                 file.extract(entry, temporary)
         _make_packages(temporary)
+        with open(os.path.join(temporary, _SEAL), "w", encoding="utf-8") as seal:
+            seal.write(_fingerprint(temporary))
         try:
             os.rename(temporary, target)
         except OSError:
@@ -73,6 +81,40 @@ def _unpack(archive: str, target: str) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _place(first: str) -> str:
+    """The first folder that is as it was unpacked, or else the first name that is free."""
+    number, place = 1, first
+    while os.path.isdir(place) and not _is_untouched(place):
+        number += 1
+        place = "%s-%d" % (first, number)
+    return place
+
+
+def _is_untouched(folder: str) -> bool:
+    try:
+        with open(os.path.join(folder, _SEAL), encoding="utf-8") as seal:
+            return seal.read() == _fingerprint(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _fingerprint(folder: str) -> str:
+    """What shows whether any file but byte code was written, added or removed since."""
+    lines = []
+    for place, folders, files in os.walk(folder):
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+        for name in files:
+            if name != _SEAL:
+                path = os.path.join(place, name)
+                found = os.lstat(path)
+                lines.append(
+                    "%d %d %d %r"
+                    % (found.st_ino, found.st_size, found.st_ctime_ns, path[len(folder) :])
+                )
+    return "\n".join(sorted(lines))
 
 
 def _make_packages(folder: str) -> None:

@@ -22,7 +22,7 @@ class Between:
     """Remembers this process as it is when made, before its first job."""
 
     def __init__(self, handled: Sequence[signal.Signals], *, log: int) -> None:
-        """Between jobs the signals `handled` are blocked, and what is said goes to `log`."""
+        """`handled` are the signals that a job answers; between jobs what is said goes to `log`."""
         self._handled = handled
         self._log = log
         self._handlers = [signal.getsignal(number) for number in handled]
@@ -33,13 +33,15 @@ class Between:
         self._open_files = _open_files()
 
     def restore(self) -> None:
-        """Put everything back. Raises `NotClean` when the job left more than can be."""
+        """Put everything back but what every job sets. Raises `NotClean` when it left more.
+
+        Since the job ended the signals `handled` must have been blocked.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         threading = sys.modules.get("threading")  # not imported here: it makes forks slower
         if threading is not None and threading.active_count() > 1:
             raise NotClean("a thread")
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._handled)
         if signal.sigpending() & _ENDINGS:
             raise NotClean("a signal that was meant for the job")
         for number, handler in zip(self._handled, self._handlers, strict=True):
@@ -55,7 +57,6 @@ class Between:
             for name in os.environ.keys() - self._environment.keys():
                 del os.environ[name]
             os.environ.update(self._environment)
-        sys.argv = [""]
         sys.path[:] = self._path
 
 
