@@ -309,6 +309,28 @@ async def test_a_job_whose_supervisor_is_killed_ends_as_it_should_and_so_does_it
         assert await compute.poll([handle]) == [JobReport("exited", 0, "normal")]
 
 
+async def test_each_job_runs_once_whoever_is_killed_meanwhile(
+    open_server: OpenServer, server_folder: Path, jobs: Jobs, tmp_path: Path
+) -> None:
+    """Supervisors leave in the middle of everything; a job in a killed process is not run again."""
+    ran = tmp_path / "ran"
+    marks = f"""
+class Op:
+    def execute(self):
+        with open({str(ran)!r}, "a") as file:
+            file.write("x")
+"""
+    async with open_server() as compute:
+        handles = []
+        for number in range(16):
+            handles.append(await compute.submit(jobs.request(marks)))
+            if number % 3 == 2:
+                _kill_supervisor(server_folder)
+        for handle in handles:
+            assert await ended(compute, handle) == JobReport("exited", 0, "normal")
+    assert ran.read_text() == "x" * len(handles)
+
+
 @pytest.mark.parametrize("when", ["while it waits", "within a job"])
 async def test_a_killed_process_costs_its_own_job_at_most(
     open_server: OpenServer, server_folder: Path, jobs: Jobs, when: str
@@ -339,6 +361,9 @@ async def test_no_more_processes_wait_than_there_are_slots(
             assert (await ended(compute, handle)).exit_code == 0
         assert len({_pid(server_folder, handle) for handle in handles}) <= 4
         wait_for(lambda: len(processes_of(server_folder)) <= 1 + 3, "three wait at most")
+        async with open_server(slots=1) as narrow:
+            await ended(narrow, await narrow.submit(jobs.request(SAYS)))
+            wait_for(lambda: len(processes_of(server_folder)) <= 1 + 1, "one waits at most")
 
 
 def _pid(folder: Path, handle: JobHandle) -> int:

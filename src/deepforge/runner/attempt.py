@@ -99,6 +99,7 @@ class Attempt:
             return self._leave(EXIT_CANCELLED)
         except Exception as error:  # ours: it becomes a failure like any other
             result = replace(result, failure=_our_fault(error))
+        _discard_folder(os.path.join(self._folder, "work"))  # it may be what fills the disk
         if self._live is not None and self._live.over:
             return self._leave(EXIT_CANCELLED)
         return self._leave(self._finish(result, patience_s))
@@ -326,6 +327,18 @@ def _clear(folder: str) -> None:
         shutil.rmtree(os.path.join(folder, "inputs"), ignore_errors=True)
         shutil.rmtree(os.path.join(folder, "work"))
         discard(os.path.join(folder, "report.txt"))
+
+
+def _discard_folder(path: str) -> None:
+    """Give back the disk space of a folder that is mostly empty."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _cache_of_this_machine(settings: Mapping[str, str]) -> Optional[Cache]:

@@ -269,10 +269,12 @@ class Jobs:
                 continue  # it was killed before we heard of it: reaping has told us
             first, was_signalled = job.first, job.kill_at < math.inf
             self._settle(job, {"code": code})
-            if was_signalled or len(self._waiting) >= self._slots:
+            if was_signalled:
                 first.dismiss()  # a signal for that job must not end another one
             else:
                 self._waiting.append(first)
+        while len(self._waiting) > self._slots:
+            self._waiting.pop(0).dismiss()
 
     def _later(self, job: _Job) -> None:
         self._retry_at = time.monotonic() + _TRY_AGAIN_AFTER_S
