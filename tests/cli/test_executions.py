@@ -75,10 +75,10 @@ def test_following_what_has_ended_gives_the_log_and_its_exit_code(
     execution = shell("run", flaky, "--json", code=1).json["execution"]
 
     assert shell("executions", "logs", "-f", execution, "number", code=1).data == b"once\n"
-    assert (
-        "result failed: AssertionError: closed"
-        in shell("executions", "logs", "-f", execution, code=1).err
-    )
+    followed = shell("executions", "logs", "-f", execution, code=1)
+
+    assert "number | once\n" in followed.out
+    assert "result failed: AssertionError: closed" in followed.err
 
 
 def test_running_again_takes_over_what_succeeded(shell: Shell, flaky: Path) -> None:

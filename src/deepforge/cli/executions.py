@@ -107,7 +107,7 @@ def logs(execution: str, job: str | None, follow: bool, attempt: int | None) -> 
         if follow and job is None:
             from deepforge.cli.follow import follow as follow_all
 
-            view = follow_all(client, _part(execution))
+            view = follow_all(client, _part(execution), prints_logs=True)
             show.print_summary(view)
             return show.exit_code(view)
         view = client.get(f"/executions/{_part(execution)}")

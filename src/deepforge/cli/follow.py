@@ -21,13 +21,17 @@ _TRIES = 6
 _FIRST_PAUSE_S = 0.5
 
 
-def follow(client: Client, execution: str, *, quiet: bool = False) -> dict[str, Any]:
+def follow(
+    client: Client, execution: str, *, quiet: bool = False, prints_logs: bool = False
+) -> dict[str, Any]:
     """Show an execution until it has ended and return its last view.
+
+    It is told on standard error; with `prints_logs`, what jobs print goes to standard output.
 
     The first Ctrl-C asks for cancellation and goes on showing; the second raises
     `KeyboardInterrupt` after telling how to come back.
     """
-    progress = _progress(quiet)
+    progress = PlainProgress(prints_logs=True) if prints_logs else _progress(quiet)
     try:
         with _cancel_on_interrupt(client, execution, progress):
             return _watch(client, execution, progress)

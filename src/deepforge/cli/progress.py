@@ -27,9 +27,14 @@ class Progress(Protocol):
 
 
 class PlainProgress:
-    """One line for each thing that happens, for logs and pipes."""
+    """One line for each thing that happens, for logs and pipes.
 
-    def __init__(self) -> None:
+    With `prints_logs`, what jobs print is our own output; else it is told on standard error like the
+    rest.
+    """
+
+    def __init__(self, *, prints_logs: bool = False) -> None:
+        self._prints_logs = prints_logs
         self._names: dict[str, str] = {}
         self._told: dict[str, tuple[str, int]] = {}
         self._partial: dict[str, str] = {}
@@ -71,7 +76,8 @@ class PlainProgress:
             self._line(job, rest)
 
     def _line(self, job: str, line: str) -> None:
-        click.echo(f"{self._names.get(job, job)} | {final_text(line)}", err=True)
+        text = f"{self._names.get(job, job)} | {final_text(line)}"
+        click.echo(text, err=not self._prints_logs)
 
 
 class SilentProgress:

@@ -3,11 +3,11 @@
     lock                        held by the one supervisor of this folder; holds its pid
     socket                      where the supervisor listens
     supervisor.log              what went wrong in it
-    staging/<name>/             a job folder that an adapter is still writing
+    staging/<name>/             a job folder that an adapter is still writing, for a job with files
     jobs/<key>/                 the request's files; the command starts here
         .deepforge-record       what is known about the job
         .deepforge-log          standard output and error
-    trash/<name>/               released, being deleted
+    trash/<name>/               released; adapters delete it some seconds later
     cache/                      the runner's data cache
 
 Nothing is synced to the disk: a record must survive our processes, and no job survives the machine.

@@ -25,7 +25,8 @@ from deepforge.compute.server.folder import (
     JobFolder,
     Process,
 )
-from deepforge.compute.server.launch import FirstProcess, News, Runner, Start
+from deepforge.compute.server.launch import FirstProcess, Runner, Start
+from deepforge.compute.server.pool import Pool
 
 _LOOK_EVERY_S = 0.1
 _CLEAR_EVERY_S = 0.01
@@ -76,12 +77,10 @@ class Jobs:
         self.next_step_at = math.inf
         self._folder = folder
         self._slots = slots
-        self._runner = runner
-        self._news = News()
+        self._pool = Pool(runner)
         self._jobs: dict[str, _Job] = {}
         self._queue: list[_Job] = []
         self._busy: dict[str, _Job] = {}
-        self._waiting: list[FirstProcess] = []
         self._may_have_strays = False
         self._retry_at = 0.0
         self._memory_kills = processes.out_of_memory_kills()
@@ -93,7 +92,7 @@ class Jobs:
     @property
     def news(self) -> int:
         """A descriptor that is readable when there is something for `step` to do."""
-        return self._news.reader
+        return self._pool.news
 
     def submit(self, message: dict[str, Any]) -> dict[str, Any]:
         """Take over a job, with its staged folder if it has one, unless the key is known already."""
@@ -162,19 +161,15 @@ class Jobs:
     def lacks_process(self) -> bool:
         """Whether none waits for the next job, and none of those that run jobs will."""
         coming_back = sum(bool(job.request["is_runner"]) for job in self._busy.values())
-        return not self._waiting and coming_back < self._slots
+        return not any(self._pool.pids) and coming_back < self._slots
 
     def prepare(self) -> None:
         """Fork a first process for the next job: when there is nothing better to do."""
-        try:
-            self._waiting.append(FirstProcess(self._runner, self._news))
-        except OSError:
-            traceback.print_exc()  # it is tried again when a job needs it
+        self._pool.prepare()
 
     def leave(self) -> None:
         """Let the waiting processes go. Jobs go on."""
-        for first in self._waiting:
-            first.dismiss()
+        self._pool.leave()
 
     def _due_at(self) -> float:
         """When time alone makes something due."""
@@ -238,7 +233,7 @@ class Jobs:
             handed=request.get("handed"),
         )
         try:
-            job.first = self._handed_over(start)
+            job.first = self._pool.hand_over(start)
         except OSError:  # no more processes: later may work
             traceback.print_exc()
             self._later(job)
@@ -248,22 +243,9 @@ class Jobs:
             job.walltime_at = time.monotonic() + request["walltime_s"]
         self._busy[job.key] = job
 
-    def _handed_over(self, start: Start) -> FirstProcess:
-        while True:
-            is_fresh = not self._waiting
-            first = FirstProcess(self._runner, self._news) if is_fresh else self._waiting.pop()
-            try:
-                first.start(start)
-                return first
-            except OSError:
-                first.dismiss()
-                if is_fresh:
-                    raise
-                # else something killed it while it waited
-
     def _take_back(self) -> None:
         """Hear which jobs have ended in a process that waits for the next one."""
-        for pid, key, code in self._news.read():
+        for pid, key, code in self._pool.heard():
             job = self._busy.get(key)
             if job is None or job.first is None or job.first.pid != pid:
                 continue  # it was killed before we heard of it: reaping has told us
@@ -272,9 +254,7 @@ class Jobs:
             if was_signalled:
                 first.dismiss()  # a signal for that job must not end another one
             else:
-                self._waiting.append(first)
-        while len(self._waiting) > self._slots:
-            self._waiting.pop(0).dismiss()
+                self._pool.take_back(first, most=self._slots)
 
     def _later(self, job: _Job) -> None:
         self._retry_at = time.monotonic() + _TRY_AGAIN_AFTER_S
@@ -375,9 +355,7 @@ class Jobs:
             if pid == 0:
                 return
             self._may_have_strays = True
-            for first in [one for one in self._waiting if one.pid == pid]:
-                self._waiting.remove(first)
-                first.dismiss()
+            self._pool.forget(pid)
             job = ours.get(pid)
             if job is None or job.first is None:
                 continue  # an orphan that we adopted, or one that we let go
@@ -396,7 +374,7 @@ class Jobs:
         if not self._may_have_strays:
             return
         known = {job.pid for job in self._busy.values() if job.state == "running"}
-        known.update(first.pid for first in self._waiting)
+        known.update(self._pool.pids)
         strays = processes.children() - known
         if strays:
             processes.end(lambda: processes.tree(strays), within_s=_END_WITHIN_S)
