@@ -157,7 +157,7 @@ def test_a_killed_run_is_taken_up_by_the_next_command_that_follows(shell: Shell)
 
     assert (left["status"], states(left)["v1"]) == ("running", "running")
     assert "steps succeeded" in followed.err
-    assert "v1 | after 1" in followed.err
+    assert "v1 | after 1" in followed.out
     assert view["status"] == "succeeded"
     assert [job["attempts"] for job in view["jobs"]] == [1, 1, 1]
     assert lines(folder) == [0, 1, 2]
