@@ -53,7 +53,7 @@ def state():
         "children": open(me).read(),
         "open": {{one: os.path.realpath(one) for one in files if os.path.exists(one)}},
     }}
-def runner(arguments, handed, settings):
+def runner(arguments, handed, settings, helper):
     print(json.dumps([settings, state()]))
     {misbehave}
     return 7
@@ -173,8 +173,12 @@ SAYS = """
 import os, sys
 class Op:
     def execute(self):
-        forked = "deepforge.runner.attempt" in sys.modules
-        return os.getppid(), forked, {k: v for k, v in os.environ.items() if k.startswith("DEEP")}
+        forked = "deepforge.runner.warm" in sys.modules
+        parent = os.getppid()
+        if forked:  # the runner is the parent of the helper
+            with open("/proc/%d/stat" % parent) as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        return parent, forked, {k: v for k, v in os.environ.items() if k.startswith("DEEP")}
 """
 
 WAITS = """
@@ -218,15 +222,15 @@ async def test_jobs_share_a_process_and_none_of_its_settings(
 ) -> None:
     found = []
     async with open_server() as warm, open_server(start="fresh", cache_bytes=5) as fresh:
-        for compute in (warm, fresh, warm):
+        for compute in (warm, warm, fresh, fresh):
             handle = await compute.submit(jobs.request(SAYS))
             assert await ended(compute, handle) == JobReport("exited", 0, "normal")
             assert await log_of(compute, handle) == b""
             found.append(jobs.output(handle))
             assert _pid(server_folder, handle) == found[-1][0]
-    assert len({pid for pid, _, _ in found}) == 1
-    assert [forked for _, forked, _ in found] == [True, False, True]
-    assert [environment for _, _, environment in found] == [{}] * 3
+    assert len({pid for pid, _, _ in found[:3]}) == 1
+    assert [forked for _, forked, _ in found] == [True, True, False, False]
+    assert [environment for _, _, environment in found] == [{}] * 4
 
 
 async def test_a_command_finds_nothing_of_the_job_before(
@@ -352,6 +356,20 @@ async def test_a_killed_process_costs_its_own_job_at_most(
         assert _pid(server_folder, handle) != pid
 
 
+@pytest.mark.parametrize("start", ["warm", "fresh"])
+async def test_operations_run_in_the_interpreter_that_was_chosen(
+    open_server: OpenServer, tmp_path: Path, jobs: Jobs, start: str
+) -> None:
+    other = tmp_path / "my python"
+    other.write_text(f'#!/bin/sh\nVIA_OTHER=1 exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    source = "import os\nclass Op:\n    def execute(self): return os.environ['VIA_OTHER']\n"
+    async with open_server(python=str(other), start=start) as compute:
+        handle = await compute.submit(jobs.request(source))
+        assert await ended(compute, handle) == JobReport("exited", 0, "normal")
+        assert jobs.output(handle) == "1"
+
+
 async def test_no_more_processes_wait_than_there_are_slots(
     open_server: OpenServer, server_folder: Path, jobs: Jobs
 ) -> None:
@@ -360,10 +378,10 @@ async def test_no_more_processes_wait_than_there_are_slots(
         for handle in handles:
             assert (await ended(compute, handle)).exit_code == 0
         assert len({_pid(server_folder, handle) for handle in handles}) <= 4
-        wait_for(lambda: len(processes_of(server_folder)) <= 1 + 3, "three wait at most")
+        wait_for(lambda: _first_processes(server_folder) <= 3, "three wait at most")
         async with open_server(slots=1) as narrow:
             await ended(narrow, await narrow.submit(jobs.request(SAYS)))
-            wait_for(lambda: len(processes_of(server_folder)) <= 1 + 1, "one waits at most")
+            wait_for(lambda: _first_processes(server_folder) <= 1, "one waits at most")
 
 
 def _pid(folder: Path, handle: JobHandle) -> int:
@@ -377,3 +395,10 @@ def _kill_supervisor(folder: Path) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
+
+
+def _first_processes(folder: Path) -> int:
+    """How many there are: neither the supervisor nor warm helpers and what waits in them."""
+    found = processes_of(folder)
+    supervisor = supervisor_pid(folder)
+    return sum("runner.warm" not in one and pid != supervisor for pid, one in found.items())

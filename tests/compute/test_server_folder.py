@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deepforge.compute.server import wire
 from deepforge.compute.server.folder import NOBODY, Folder, JobFolder, Process
+from not_root import not_root, own_folder
 
 
 @pytest.fixture
@@ -101,3 +103,78 @@ def test_messages_come_out_whole_however_they_arrive() -> None:
 def test_a_length_beyond_reason_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
         wire.take(bytearray(b"\xff\xff\xff\xff"))
+
+
+def test_a_job_that_closes_its_folder_does_not_close_it_to_us() -> None:
+    """A supervisor that cannot read a record would end, and the next one too."""
+    with own_folder() as root, not_root():
+        job = JobFolder(root / "job-1")
+        job.root.mkdir()
+        job.begin_record({"command": ["x"]})
+        (job.root / ".deepforge-record").chmod(0)
+        job.root.chmod(0)
+
+        job.record(exit={"code": 3})
+        job.root.chmod(0)
+        recorded = job.read()
+
+    assert recorded is not None
+    assert recorded.exit == {"code": 3}
+
+
+def test_what_a_usual_job_leaves_is_emptied_for_the_next(job: JobFolder) -> None:
+    job.log.write_text("said")
+    (job.root / "work").mkdir(mode=0o700)
+
+    assert job.empty()
+
+    assert job.read() is None
+    assert job.log.read_bytes() == b""
+    assert sorted(one.name for one in job.root.iterdir()) == [
+        ".deepforge-log",
+        ".deepforge-record",
+        "work",
+    ]
+
+
+def _leave_a_file(job: JobFolder) -> None:
+    (job.root / "left").write_text("x")
+
+
+def _leave_work(job: JobFolder) -> None:
+    (job.root / "work").mkdir(mode=0o700)
+    (job.root / "work" / "left").mkdir()
+
+
+def _open_work(job: JobFolder) -> None:
+    (job.root / "work").mkdir(mode=0o700)
+    (job.root / "work").chmod(0o777)
+
+
+def _link_work(job: JobFolder) -> None:
+    (job.root / "work").symlink_to("/")
+
+
+def _link_the_log(job: JobFolder) -> None:
+    (job.root.parent / "elsewhere").write_text("of somebody else")
+    job.log.symlink_to(job.root.parent / "elsewhere")
+
+
+def _keep_the_log(job: JobFolder) -> None:
+    job.log.write_text("said")
+    (job.root.parent / "elsewhere").hardlink_to(job.log)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [_leave_a_file, _leave_work, _open_work, _link_work, _link_the_log, _keep_the_log],
+)
+def test_a_folder_that_a_job_changed_is_not_used_again(
+    job: JobFolder, leave: Callable[[JobFolder], None]
+) -> None:
+    leave(job)
+
+    assert not job.empty()
+
+    elsewhere = job.root.parent / "elsewhere"
+    assert not elsewhere.exists() or elsewhere.read_text() in ("of somebody else", "said")

@@ -7,22 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deepforge.compute.server.interpreter import check_python, full_path, is_same_python
+from deepforge.compute.server.interpreter import check_python, full_path
 from deepforge.errors import ConfigError
-
-
-def test_names_of_one_environment_are_the_same_interpreter(tmp_path: Path) -> None:
-    """As venv makes them: `python3` links to `python`, which links to the system's."""
-    for environment in ("one", "other"):
-        (tmp_path / environment).mkdir()
-        (tmp_path / environment / "python").symlink_to(sys.executable)
-        (tmp_path / environment / "python3").symlink_to("python")
-    (tmp_path / "alias").symlink_to("one")
-    one = str(tmp_path / "one" / "python")
-    assert is_same_python(one, str(tmp_path / "one" / "python3"))
-    assert is_same_python(one, str(tmp_path / "alias" / "python3"))
-    assert not is_same_python(one, str(tmp_path / "other" / "python"))
-    assert not is_same_python(one, sys.executable)
 
 
 def test_a_path_is_made_full_and_its_links_stay(

@@ -27,11 +27,11 @@ from compute.supervised import (
     wait_for,
     wait_gone,
 )
-from deepforge.compute.port import Host, JobReport, Resources
+from deepforge.compute.port import PYTHON, Host, JobReport, JobRequest, Resources
 from deepforge.compute.server import link, processes, wire
 from deepforge.compute.server.adapter import ServerSettings
 from deepforge.compute.server.folder import NOBODY, Folder, Process
-from deepforge.testing.compute import python
+from deepforge.testing.compute import new_key, python
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -325,7 +325,7 @@ from pathlib import Path
 from compute.supervised import QuickServerCompute
 from deepforge.compute.port import Host
 from deepforge.compute.server.adapter import ServerSettings
-from deepforge.testing.compute import python
+from deepforge.testing.compute import new_key, python
 
 async def main():
     async with QuickServerCompute(ServerSettings(slots=1), Host(Path(sys.argv[1]))) as compute:
@@ -362,7 +362,7 @@ from pathlib import Path
 from compute.supervised import QuickServerCompute
 from deepforge.compute.port import Host
 from deepforge.compute.server.adapter import ServerSettings
-from deepforge.testing.compute import python
+from deepforge.testing.compute import new_key, python
 
 async def main():
     async with QuickServerCompute(ServerSettings(slots=2), Host(Path(sys.argv[1]))) as compute:
@@ -530,3 +530,22 @@ async def test_cancel_catches_up_with_processes_that_run_away(
         await compute.cancel([handle])
         assert (await ended(compute, handle, within_s=8)).state == "cancelled"
         assert not _jobs_of(server_folder)
+
+
+async def test_folders_are_used_again_and_show_nothing_of_their_last_job(
+    open_server: OpenServer, server_folder: Path
+) -> None:
+    jobs = server_folder / "jobs"
+    async with open_server() as compute:
+        first = await compute.submit(python("print('of the first')"))
+        assert (await ended(compute, first)).exit_code == 0
+        number = (jobs / str(first["key"])).stat().st_ino
+        await compute.release(first)
+        second = await compute.submit(
+            JobRequest(new_key(), (PYTHON, "runner.pyz", "job.json"), {"job.json": b"not a job"})
+        )
+        assert (await ended(compute, second)).exit_code == 1
+        said = await log_of(compute, second)
+        assert (jobs / str(second["key"])).stat().st_ino == number
+    assert b"of the first" not in said
+    assert b"not JSON" in said

@@ -300,19 +300,51 @@ def test_arrays_are_stored_without_pickle(far: FarSide) -> None:
     assert [[0, 2, 4], [6, 8, 10]] == ended.output("twice").tolist()
 
 
-def test_forks_of_a_warm_process_do_not_draw_the_same_numbers(tmp_path: Path) -> None:
-    pytest.importorskip("numpy")
-    op = "import numpy\nclass Op:\n    def execute(self): return numpy.random.random()\n"
+def test_what_is_written_to_low_descriptors_is_no_report(far: FarSide) -> None:
+    op = """
+        import os
+        class Op:
+            def execute(self):
+                for number in range(3, 20):
+                    try:
+                        os.write(number, b"{}\\n")
+                    except OSError:
+                        pass
+                return "done"
+    """
+    ended = far.run_op(op)
+
+    assert 0 == ended.code, ended.stderr
+    assert "done" == ended.output()
+
+
+def test_forks_do_not_draw_the_same_numbers(tmp_path: Path) -> None:
     drawn = []
     for name in "ab":
         far = FarSide(tmp_path / name, "fork")
-        far.environment["PYTHONSTARTUP"] = ""
-        far.settings = ("numpy.random.warm=1",)  # the warm process has imported it
-        ended = far.run_op(op)
+        ended = far.run_op(
+            "import random\nclass Op:\n    def execute(self): return random.random()\n"
+        )
         assert 0 == ended.code, ended.stderr
         drawn.append(ended.output())
 
     assert drawn[0] != drawn[1]
+
+
+def test_an_operation_that_kills_who_started_it_is_told_so(tmp_path: Path) -> None:
+    far = FarSide(tmp_path, "fork")
+    op = """
+        import os, signal, time
+        class Op:
+            def execute(self):
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
+    """
+    ended = far.run_op(op)
+
+    assert ended.result.failure is not None
+    assert "signal" == ended.result.failure.kind
+    assert "the process that had started it" in (ended.result.failure.hint or "")
 
 
 def test_the_result_says_where_it_ran_and_how_long(far: FarSide) -> None:

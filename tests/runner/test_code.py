@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
+import subprocess
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -135,3 +138,39 @@ def test_code_that_an_operation_wrote_into_is_not_used_again(tmp_path: Path, har
     assert (second / "operations" / "step.py").read_text() == "result = 1"
     assert find_code(code_of(data), cache) == str(second)
     assert first.is_dir()  # somebody may still run from it
+    os.utime(first, (0, 0))
+    os.utime(second, (0, 0))
+    cache.trim()
+    assert first.is_dir()
+    cache.close()
+    Cache(cache.folder, 10**9).trim()
+    assert not first.is_dir()
+
+
+def test_new_code_pushes_out_what_was_not_used_for_long(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path / "cache"), 1500)
+    old = unpack(tmp_path, entry("operations/old.py", text="#" * 1000), cache)
+    cache.close()
+    os.utime(old, (time.time() - 100,) * 2)
+
+    new = unpack(tmp_path, entry("operations/new.py", text="#" * 1000), cache)
+
+    assert [new] == list((tmp_path / "cache" / "code").iterdir())
+    cache.close()
+
+
+def test_an_executable_file_can_be_executed_by_whoever_may_read_it(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, mode in (("run.sh", 0o755), ("text", 0o644), ("unsaid", 0)):
+            info = zipfile.ZipInfo(name)
+            info.create_system = 3
+            info.external_attr = mode << 16
+            archive.writestr(info, "#!/bin/sh\necho it ran\n")
+    found = unpack(tmp_path, buffer.getvalue())
+
+    modes = {name: stat.S_IMODE((found / name).stat().st_mode) for name in ("run.sh", "text")}
+    assert modes["run.sh"] == modes["text"] | (modes["text"] & 0o444) >> 2
+    assert not (found / "text").stat().st_mode & 0o111
+    assert not (found / "unsaid").stat().st_mode & 0o111
+    assert "it ran\n" == subprocess.check_output([found / "run.sh"], text=True)

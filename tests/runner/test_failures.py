@@ -125,7 +125,7 @@ def test_code_that_cannot_be_imported(
         ("sys.exit()", "exit", 0, "sys.exit(None)"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "signal", -9, "SIGKILL"),
         ("os.abort()", "signal", -6, "SIGABRT"),
-        ("os.close(1); os.close(2); os.close(3); 1 / 0", "exception", None, "ZeroDivisionError"),
+        ("os.closerange(1, 100); 1 / 0", "exception", None, "ZeroDivisionError"),
     ],
 )
 def test_a_process_that_ends_by_itself(

@@ -15,11 +15,11 @@ import pytest
 from deepforge.runner.cache import Cache
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed
 from deepforge.runner.fetch import Fetched, Item, fetch_many
-from deepforge.runner.protocol import Grant
+from deepforge.runner.protocol import Grant, Input, InputRead
 from deepforge.runner.watch import Watch
 from deepforge.runner.wire import Client
 from runner.far_server import FarServer, Fault
-from runner.far_side import digest
+from runner.far_side import FarSide, digest, dumped
 
 DATA = os.urandom(300_000)
 
@@ -322,3 +322,27 @@ def test_a_silent_server_is_given_up(tmp_path: Path) -> None:
             )
 
     assert time.monotonic() - began < 10
+
+
+def test_what_was_read_without_a_known_digest_is_reported(far: FarSide) -> None:
+    """Also by an attempt that fails then; variadic parts by their position."""
+    code = (
+        "class Op:\n    def execute(self, known, *parts):\n        return parts[1] + parts[0][9:]\n"
+    )
+    known = far.given("known", 1)
+    data, type_name, format_name = dumped("ab")
+    far.put("raw", data)
+    new = [
+        Input("parts", n, far.granted("raw", "GET"), type=type_name, format=format_name)
+        for n in (0, 1)
+    ]
+
+    ended = far.run_op(code, inputs=[known, *new])
+
+    expected = [InputRead(f"inputs/parts.{n}", len(data), digest(data)) for n in (0, 1)]
+    assert expected == ended.result.inputs
+    assert "ab" == ended.output()
+    far.again()
+    failed = far.run_op(code.replace("[9:]", "[9]"), inputs=[known, *new])
+    assert "IndexError" in failed.failure.message
+    assert expected == failed.result.inputs

@@ -19,7 +19,8 @@ def check_document(
     Raises `InvalidRequest` unless every backend can keep this document unchanged.
     """
     check_id(id)
-    _check_value(body, id, ())
+    if not (_is_plain(body, MAX_DEPTH) and all(map(_is_plain_field, body))):
+        _check_value(body, id, ())  # finds what is wrong and says where, or nothing
     for field in collection.searchable & body.keys():
         _check_searchable(field, body[field], f"document {id!r}")
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=dict)
@@ -109,6 +110,46 @@ def _check_searchable(field: str, value: Any, where: str) -> None:
         raise InvalidRequest(
             f"{where}: {field!r} is searchable, so it cannot hold a NUL character", part=field
         )
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is as most are, so that nothing has to be said about it. Every write asks."""
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or not key.isascii() or "\0" in key:
+                return False
+        value = value.values()
+    elif kind is not list:
+        return _is_plain_scalar(value)
+    if depth <= 0:
+        return False
+    for inner in value:
+        if inner is None:
+            continue
+        kind = type(inner)
+        if kind is str:
+            if not inner.isascii():
+                return False
+        elif kind is dict or kind is list:
+            if not _is_plain(inner, depth - 1):
+                return False
+        elif not _is_plain_scalar(inner):
+            return False
+    return True
+
+
+def _is_plain_scalar(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return bool(-(2**63) <= value < 2**63)
+    if kind is float:
+        return math.isfinite(value)
+    return kind is bool
+
+
+def _is_plain_field(key: str) -> bool:
+    return key.isidentifier() and key != "_id"
 
 
 def _check_value(value: Any, id: str, path: tuple[str | int, ...]) -> None:

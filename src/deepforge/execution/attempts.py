@@ -6,6 +6,7 @@ execution is told at once when it is this one.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -74,13 +75,16 @@ class Attempts:
         Raises `Conflict` for any other runner: it must run nothing.
         """
         found = await self._open(key, token)
-        job = await self._tell(found, machine.Started(found.number, runner))
+        job, document = await asyncio.gather(  # most of the second is done while the first waits
+            self._tell(found, machine.Started(found.number, runner)),
+            self._handover.job(found.execution, found.job),
+        )
         attempt = job.attempts[-1]
         if attempt.number != found.number or job.state.is_final:
             raise AttemptOver(f"attempt {key} has ended")
         if attempt.runner != runner:
             raise Conflict(f"attempt {key} is run by another runner")
-        return protocol.to_json(await self._handover.job(found.execution, job))
+        return protocol.to_json(document)
 
     async def heartbeat(self, key: str, token: str) -> bool:
         """Whether somebody asked for the end of the attempt."""

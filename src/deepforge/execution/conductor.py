@@ -35,6 +35,9 @@ READ_AT_ONCE = 200
 POLL_S = 1.0
 """The shortest pause between two polls: what matters soon is told over the channel."""
 
+_ENDS_SOON_S = (0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
+"""A runner tells of its result shortly before it ends; then its attempt is released."""
+
 
 class Conductor:
     """One execution while this process holds its lease. Owns every task it starts."""
@@ -56,6 +59,10 @@ class Conductor:
         self._effects = effects
         self._events = events
         self._downstream = _downstream(book)
+        self._awaited = {job.id: set(job.plan.upstream) for job in book}  # what may hold a job up
+        self._to_release = [
+            (job, one.number) for job in book if job.state.is_final for one in job.attempts
+        ]
         self._tasks: asyncio.TaskGroup
         self._ended = asyncio.Event()
         self._busy: set[tuple[str, str]] = set()  # (attempt's key, what is being done for it)
@@ -82,6 +89,11 @@ class Conductor:
                 for pause in self._pauses.values():
                     pause.cancel()
         await self.book.save([job.id for job in self.book])
+        for pause_s in _ENDS_SOON_S:
+            await self._release()
+            if not self._to_release:
+                break
+            await asyncio.sleep(pause_s)
         return await self._finish()
 
     async def tell(self, id: str, event: machine.Event) -> Job:
@@ -120,7 +132,10 @@ class Conductor:
             changed += self._due(after)
         if after.state.is_final and not before.state.is_final:
             for next_id in self._downstream[id]:
-                changed += self._consider(next_id)
+                awaited = self._awaited[next_id]
+                awaited.discard(id)
+                if not awaited or after.state is not JobState.SUCCEEDED:
+                    changed += self._consider(next_id)
         return changed
 
     def _consider(self, id: str) -> list[str]:
@@ -170,8 +185,8 @@ class Conductor:
         elif isinstance(instruction, machine.Cancel):
             self._do(job, "cancel", partial(self._cancel, job))
         else:
-            what = f"release {instruction.attempt}"
-            self._do(job, what, partial(self._release, job, instruction))
+            self._effects.drop_log(job, instruction.attempt)
+            self._to_release.append((job, instruction.attempt))
 
     def _do(self, job: Job, what: str, doing: Callable[[], Awaitable[None]]) -> None:
         """Do it in a task of its own, unless the same is being done for this attempt already."""
@@ -201,7 +216,7 @@ class Conductor:
         ):
             # not worth a write of its own: asking again with the same key gives the same handle
             self._note(job.id, answer)
-            self._events.publish(Event(self.execution.id, "job", {"job": self.book[job.id]}))
+            self._show(self.book[job.id])
             return
         await self.tell(job.id, answer)
 
@@ -221,11 +236,10 @@ class Conductor:
         except DeepForgeError as error:
             log.warning("cancel_failed", job=job.key(), error=error.message)  # `_poll` asks again
 
-    async def _release(self, job: Job, instruction: machine.Release) -> None:
-        try:
-            await self._effects.release(self.execution, job, instruction.attempt)
-        except DeepForgeError as error:
-            log.warning("release_failed", job=job.key(instruction.attempt), error=error.message)
+    async def _release(self) -> None:
+        """Let go of what has ended: many at a time, since nobody waits for it."""
+        ended, self._to_release = self._to_release, []
+        self._to_release += await self._effects.release(self.execution, ended)
 
     async def _trouble(self, what: str, text: str | None) -> None:
         """Say in the execution's document what holds it up, or that nothing does any more."""
@@ -235,6 +249,9 @@ class Conductor:
             self._troubles[what] = text
         if self._shown_trouble != self.execution.paused_by:
             await self._change(lambda execution: replace(execution, paused_by=self._shown_trouble))
+
+    def _show(self, job: Job) -> None:
+        self._events.publish(Event(self.execution.id, "job", {"job": job}))
 
     @property
     def _shown_trouble(self) -> str | None:
@@ -291,6 +308,7 @@ class Conductor:
             pauses_s = await asyncio.gather(
                 *(self._poll_one(name, jobs) for name, jobs in by_compute.items())
             )
+            await self._release()
             await asyncio.sleep(max(POLL_S, *pauses_s) if pauses_s else POLL_S)
 
     async def _poll_one(self, name: str, jobs: list[Job]) -> float:
@@ -309,8 +327,12 @@ class Conductor:
         await self._trouble(f"poll {name}", None)
         changed: list[str] = []
         for job, report in zip(jobs, reports, strict=True):
-            changed += self._note(job.id, machine.Reported(job.attempts[-1].number, report))
+            noted = self._note(job.id, machine.Reported(job.attempts[-1].number, report))
             again = self.book[job.id]
+            if report.state not in ("queued", "running"):
+                changed += noted
+            elif again is not job:  # not worth a write of its own: the next poll would tell it, too
+                self._show(again)
             if again.cancel_requested and again.state.is_active:
                 self._do(again, "cancel", partial(self._cancel, again))
         await self._settle(changed)

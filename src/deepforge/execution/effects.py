@@ -7,7 +7,7 @@ never "failed".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -31,9 +31,6 @@ PLATFORM_LOG_BYTES = 4000
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
-_ENDS_SOON_S = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
-"""A runner tells of its result shortly before it ends; a job that still runs is not released."""
-
 
 class Effects:
     """Does what the machine says. No state of its own; safe for many jobs at once."""
@@ -53,15 +50,16 @@ class Effects:
     async def submit(self, execution: Execution, job: Job) -> Accepted | Refused:
         """Hand the current attempt over, at most once: its key is the same however often we ask."""
         number = job.attempts[-1].number
-        taker = f"storage {execution.storage!r}"
+        handing = step = f"handed to compute {job.plan.compute!r}"
         try:
-            request = await self._handover.request(execution, job)
-            taker = f"compute {job.plan.compute!r}"
             compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+            step = f"prepared with storage {execution.storage!r}"
+            request = await self._handover.request(execution, job)
+            step = handing
             handle = await compute.submit(request)
         except DeepForgeError as error:
-            log.warning("job_refused", job=job.key(), by=taker, error=error.message)
-            return Refused(number, _failure(error, taker))
+            log.warning("job_refused", job=job.key(), step=step, error=error.message)
+            return Refused(number, _failure(error, step))
         log.info("job_submitted", job=job.key(), compute=job.plan.compute)
         return Accepted(number, handle)
 
@@ -79,19 +77,27 @@ class Effects:
         it any more; `trouble` hears what is wrong meanwhile, and None when it is over.
         """
         number = job.attempts[-1].number
+        asked = ""
 
         async def ask() -> Collected | None:
+            nonlocal asked
+            asked = f"storage {execution.storage!r}"
             storage = await self._opener.storage(execution.storage, owner=execution.owner)
             found = await collect.read(storage, job)
+            asked = "the database"
+            if found is not None:
+                found = await collect.learn(self._artifacts, job, found)
             if found is not None and found.result.status == "succeeded":
                 return await collect.publish(self._artifacts, execution, job, found)
             return found
 
+        async def tell(text: str | None) -> None:
+            await trouble(None if text is None else f"{asked}: {text}")
+
         try:
-            found = await _insist(ask, give_up, trouble)
+            found = await _insist(ask, give_up, tell)
         except DeepForgeError as error:
-            said = JobReport("exited", message=f"storage {execution.storage!r}: {error.message}")
-            return NoResult(number, said)
+            return NoResult(number, JobReport("exited", message=f"{asked}: {error.message}"))
         if found is not None:
             return found
         report = report or await self._last_word(execution, job)
@@ -106,19 +112,38 @@ class Effects:
         await compute.cancel([handle])
         log.info("job_cancel_sent", job=job.key())
 
-    async def release(self, execution: Execution, job: Job, number: int) -> None:
-        """Let the compute forget an attempt that has ended, and drop its live log if it is stored."""
-        attempt = job.attempts[number - 1]
-        if attempt.log_bytes is not None or job.state is JobState.SUCCEEDED:
+    def drop_log(self, job: Job, number: int) -> None:
+        """Drop the live log of an attempt that has ended, if it is stored or not needed."""
+        if job.attempts[number - 1].log_bytes is not None or job.state is JobState.SUCCEEDED:
             self._logs.drop(job.execution, job.id, number)
-        if attempt.handle is not None:
-            compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
-            for pause_s in _ENDS_SOON_S:
-                (report,) = await compute.poll([attempt.handle])
-                if report.state not in ("queued", "running"):
-                    break
-                await asyncio.sleep(pause_s)
-            await compute.release(attempt.handle)
+
+    async def release(
+        self, execution: Execution, ended: Sequence[tuple[Job, int]]
+    ) -> list[tuple[Job, int]]:
+        """Let the computes forget attempts that have ended; return those to ask about again.
+
+        A runner tells of its result shortly before it ends, and what still runs is not released.
+        """
+        by_compute: dict[str, list[tuple[Job, int]]] = {}
+        for job, number in ended:
+            if job.attempts[number - 1].handle is not None:
+                by_compute.setdefault(job.plan.compute, []).append((job, number))
+        later = []
+        for name, some in by_compute.items():
+            try:
+                compute = await self._opener.compute(name, owner=execution.owner)
+                handles = [job.attempts[number - 1].handle or {} for job, number in some]
+                for one, handle, report in zip(
+                    some, handles, await compute.poll(handles), strict=True
+                ):
+                    if report.state in ("queued", "running"):
+                        later.append(one)
+                    else:
+                        await compute.release(handle)
+            except DeepForgeError as error:
+                log.warning("release_failed", compute=name, error=error.message)
+                later += [one for one in some if one not in later] if error.transient else []
+        return later
 
     async def _last_word(self, execution: Execution, job: Job) -> JobReport:
         """What the compute says of an attempt that is over, as the runner or an earlier server knew."""
@@ -176,10 +201,10 @@ async def _insist(
         pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
 
-def _failure(error: DeepForgeError, what: str) -> Failure:
+def _failure(error: DeepForgeError, step: str) -> Failure:
     return Failure(
         "runner",
-        f"the job could not be handed to {what}: {error.message}",
+        f"the job could not be {step}: {error.message}",
         transient=error.transient,
         hint=error.hint,
     )

@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Mapping, NoReturn, Optional, Sequence
 
-from deepforge.runner import processes, supervise
+from deepforge.runner import processes
 from deepforge.runner.attempt import Attempt
 from deepforge.runner.channel import Line, NotReached, Whereabouts
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, say
+from deepforge.runner.helper import Helper, make_helper, python_of
 from deepforge.runner.protocol import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -33,23 +34,29 @@ def main(
     argv: Sequence[str],
     handed: Optional[bytes] = None,
     settings: Optional[Mapping[str, str]] = None,
+    helper: Optional[Helper] = None,
 ) -> int:
     """Run the job in this process and return its exit code (see `protocol`).
 
     `handed` is what the file says, for a caller that has it; only the file's folder counts then.
     `settings` are those variables of `protocol` by which a machine tells about itself; by default
-    they are looked for in the environment.
+    they are looked for in the environment. `helper` may be given only where they ask for forks.
     Must be called in the main thread. Another runner of the same attempt is not an error: nothing
     runs and the code is that of success.
     """
+    if settings is None:
+        settings = os.environ
+    path = os.path.abspath(argv[0] if argv else JOB_FILE)
+    folder = os.path.dirname(path)
+    own: Optional[Helper] = None
     watch = Watch()
     watch.trap()
     processes.become_subreaper()
     try:
-        path = os.path.abspath(argv[0] if argv else JOB_FILE)
-        if settings is None:
-            settings = os.environ
-        return _run(os.path.dirname(path), handed or _read(path), settings, watch)
+        data = handed or _read(path)
+        if helper is None or helper.python != python_of(settings):
+            helper = own = make_helper(settings, folder)
+        return _run(folder, data, settings, watch, helper)
     except (OSError, ProtocolError, JobFailed) as error:
         say("the job cannot be begun: %s" % error)
         return EXIT_FAILED
@@ -60,6 +67,8 @@ def main(
         return EXIT_CANCELLED
     finally:
         watch.release()
+        if own is not None:
+            own.dismiss()
 
 
 def warm() -> None:
@@ -74,7 +83,6 @@ def warm() -> None:
 
     faulthandler.enable()  # what operations would do
     processes.warm()
-    supervise.warm()
     runner_digest()
 
 
@@ -88,7 +96,13 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _run(folder: str, data: bytes, settings: Mapping[str, str], watch: Watch) -> int:
+def _run(
+    folder: str,
+    data: bytes,
+    settings: Mapping[str, str],
+    watch: Watch,
+    helper: Optional[Helper],
+) -> int:
     handed = read_handed(data)
     channel = handed.channel
     make_client = partial(
@@ -111,7 +125,7 @@ def _run(folder: str, data: bytes, settings: Mapping[str, str], watch: Watch) ->
             job = job if job.channel is not None else replace(job, channel=channel)
         else:
             job = handed
-        return Attempt(job, folder, settings, watch, client, make_client, make_line).run()
+        return Attempt(job, folder, settings, watch, client, make_client, make_line, helper).run()
     finally:
         client.close()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from deepforge.runner import support
 from deepforge.runner.cache import DEFAULT_LIMIT_BYTES, Cache
@@ -17,13 +16,13 @@ from deepforge.runner.code import find_code, unpack_code
 from deepforge.runner.crew import MakeClient
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk, say
 from deepforge.runner.fetch import PATIENCE_S, Fetched, Item, fetch_many
-from deepforge.runner.files import discard
+from deepforge.runner.files import discard, remove_tree
+from deepforge.runner.helper import Helper, python_of, support_of
 from deepforge.runner.live import Live
 from deepforge.runner.protocol import (
     ENV_CACHE,
     ENV_CACHE_BYTES,
-    ENV_PYTHON,
-    ENV_START,
+    ENV_PATIENCE,
     EXIT_CANCELLED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
@@ -31,6 +30,7 @@ from deepforge.runner.protocol import (
     LOG_FILE,
     Failure,
     Grant,
+    InputRead,
     Job,
     Output,
     Result,
@@ -62,6 +62,7 @@ class Attempt:
         client: Client,
         make_client: MakeClient,
         make_line: Optional[MakeLine],
+        helper: Optional[Helper] = None,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -70,6 +71,7 @@ class Attempt:
         self._client = client
         self._make_client = make_client
         self._make_line = make_line
+        self._helper = helper
         self._live: Optional[Live] = None
         if make_line is not None and job.channel is not None:
             self._live = Live(make_line, make_client, watch, job.channel.heartbeat_s)
@@ -77,16 +79,18 @@ class Attempt:
             os.path.join(folder, LOG_FILE), job.limits.log_bytes, echo=make_line is None
         )
         self._cache = _cache_of_this_machine(settings)
+        self._patience_s = _patience_of_this_machine(settings)
         self._seconds: Dict[str, float] = {}
         self._environment = {"platform": _platform(), "runner": support.VERSION}
         self._from_cache = 0
+        self._inputs_read: List[InputRead] = []
         self._temporary: List[str] = []
 
     def run(self) -> int:
         """Do everything and return the exit code. Leaves `result.json` wherever that is possible."""
         started_at = _now()
         result = Result(attempt=self._job.attempt, status="failed", started_at=started_at)
-        patience_s = PATIENCE_S
+        patience_s = self._patience_s
         try:
             result = replace(result, status="succeeded", outputs=self._produce())
         except Cancelled:
@@ -99,7 +103,7 @@ class Attempt:
             return self._leave(EXIT_CANCELLED)
         except Exception as error:  # ours: it becomes a failure like any other
             result = replace(result, failure=_our_fault(error))
-        _discard_folder(os.path.join(self._folder, "work"))  # it may be what fills the disk
+        _empty(os.path.join(self._folder, "work"))  # it may be what fills the disk
         if self._live is not None and self._live.over:
             return self._leave(EXIT_CANCELLED)
         return self._leave(self._finish(result, patience_s))
@@ -111,15 +115,22 @@ class Attempt:
             code, inputs = self._fetch()
         begun_s = self._took("fetch", begun_s)
 
-        report = self._operate(self._spec(code, inputs))
+        outputs: List[Output] = []
+
+        def reported(report: Dict[str, Any]) -> None:
+            nonlocal outputs
+            if report["failure"] is None:
+                stored_s = self._took("run", begun_s)
+                with self._moving():
+                    outputs = self._store(report["outputs"])
+                self._took("store", stored_s)
+
+        report = self._operate(self._spec(code, inputs), reported)
         self._environment["python"] = report["python"]
         if report["failure"] is not None:
             raise JobFailed(Failure(**report["failure"]))
-        begun_s = self._took("run", begun_s)
-
-        with self._moving():
-            outputs = self._store(report["outputs"])
-        self._took("store", begun_s)
+        if "store" not in self._seconds:  # it ended before we looked
+            reported(report)
         return outputs
 
     @contextmanager
@@ -143,7 +154,7 @@ class Attempt:
             items.append(Item("code", job.code.grant, job.code.size_bytes, job.code.digest))
         for one in job.inputs:
             if one.grant is not None:
-                items.append(Item("inputs/" + one.name, one.grant, one.size_bytes, one.digest))
+                items.append(Item(one.object_name, one.grant, one.size_bytes, one.digest))
         folder = os.path.join(self._folder, "inputs")
         fetched = fetch_many(
             items,
@@ -160,10 +171,16 @@ class Attempt:
         if self._cache is not None and any(item.grant.kind == "http" for item in items):
             self._cache.trim()
         waiting = iter(fetched)
-        return code, [next(waiting) if one.grant is not None else None for one in job.inputs]
+        inputs = [next(waiting) if one.grant is not None else None for one in job.inputs]
+        self._inputs_read = [
+            InputRead(one.object_name, found.size_bytes, found.digest)
+            for one, found in zip(job.inputs, inputs)
+            if found is not None and one.digest is None
+        ]
+        return code, inputs
 
     def _spec(self, code: str, inputs: Sequence[Optional[Fetched]]) -> Dict[str, Any]:
-        """What `call` needs to know, as plain values that survive `repr`."""
+        """What `call` needs to know, as plain values."""
         job, folder = self._job, self._folder
         return {
             "path": os.path.join(folder, "spec.txt"),
@@ -186,23 +203,23 @@ class Attempt:
             ],
         }
 
-    def _operate(self, spec: Dict[str, Any]) -> Dict[str, Any]:
-        python = None
-        if self._settings.get(ENV_START) != "fork":
-            python = self._settings.get(ENV_PYTHON) or sys.executable
-            parent = os.path.join(self._cache.folder if self._cache else self._folder, "runner")
-            spec["support"] = support.support_folder(parent)
+    def _operate(
+        self, spec: Dict[str, Any], reported: Callable[[Dict[str, Any]], None]
+    ) -> Dict[str, Any]:
+        start: Union[str, Helper, None] = self._helper
+        if start is None:
+            start = python_of(self._settings)
+            spec["support"] = support_of(self._settings, self._folder)
         live = self._live
-        if live is not None:
-            live.stop()  # a fork is clean only while there is one thread
         return supervise(
             spec,
             folder=self._folder,
-            python=python,
+            start=start,
             spool=self._spool,
             watch=self._watch,
             time_s=self._job.limits.time_s,
             tick=(lambda: live.attend(self._spool)) if live is not None else _nothing,
+            reported=reported,
         )
 
     def _store(self, written: Sequence[Any]) -> List[Output]:
@@ -222,6 +239,7 @@ class Attempt:
             make_line=self._make_line,
             renew=self._renewal,
             watch=self._watch,
+            patience_s=self._patience_s,
         )
         return [
             Output(name, type_name, format_name, one.size_bytes, one.digest)
@@ -248,6 +266,7 @@ class Attempt:
                 seconds=self._seconds,
                 environment=self._environment,
                 inputs_from_cache=self._from_cache,
+                inputs=self._inputs_read,
             )
             _complain(result)
             put_bytes(
@@ -313,6 +332,8 @@ class Attempt:
             discard(self._output_path(number))
         for path in self._temporary:
             discard(path)
+        if self._cache is not None:
+            self._cache.close()
         return code
 
     def _output_path(self, number: int) -> str:
@@ -321,24 +342,32 @@ class Attempt:
 
 def _clear(folder: str) -> None:
     """Remove what an attempt left that was begun in this folder before."""
-    if os.path.exists(os.path.join(folder, "work")):
-        import shutil
-
-        shutil.rmtree(os.path.join(folder, "inputs"), ignore_errors=True)
-        shutil.rmtree(os.path.join(folder, "work"))
-        discard(os.path.join(folder, "report.txt"))
+    for name in ("inputs", "work"):
+        _empty(os.path.join(folder, name))
+    discard(os.path.join(folder, "report.txt"))
 
 
-def _discard_folder(path: str) -> None:
-    """Give back the disk space of a folder that is mostly empty."""
+def _empty(path: str) -> None:
+    """Give back the disk space of a folder, if that can be done. An empty one stays: it costs
+    nothing, and its platform may use it again."""
     try:
-        os.rmdir(path)
+        if not os.listdir(path):
+            return
     except FileNotFoundError:
-        pass
+        return
     except OSError:
-        import shutil
+        pass  # somebody closed it
+    try:
+        remove_tree(path)
+    except OSError as error:
+        say("%s cannot be removed: %s" % (path, error))
 
-        shutil.rmtree(path, ignore_errors=True)
+
+def _patience_of_this_machine(settings: Mapping[str, str]) -> float:
+    try:
+        return max(0.0, float(settings.get(ENV_PATIENCE, PATIENCE_S)))
+    except ValueError:
+        return PATIENCE_S
 
 
 def _cache_of_this_machine(settings: Mapping[str, str]) -> Optional[Cache]:

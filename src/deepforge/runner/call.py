@@ -1,11 +1,13 @@
 """The process that runs an operation: everything here happens beside the user's code.
 
 A fresh interpreter imports this file and pays for every import of it, so it has next to none. It
-speaks with the runner in texts: what to do comes in by `repr`, what became of it goes out as JSON.
+speaks with the runner in plain values: what to do comes in by `marshal`, what became of it goes out
+as JSON, since user code could write it, too.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 ENCODING = "utf-8"
 ERRORS = "backslashreplace"
 
-REPORT = 3  # the descriptor that the report is written to
-LIFE = 4  # a pipe that nobody writes to; the runner has its other end
+# Descriptors out of the way of those that user code opens, or writes to by their number:
+REPORT = 64  # where the report is written to
+LIFE = 65  # a pipe that nobody writes to; the runner has its other end
 
 _LONGEST_TEXT = 200_000  # of a traceback or message
 
@@ -31,44 +34,80 @@ _ESCAPES = {number: "\\u%04x" % number for number in [*range(32), 34, 92]}  # in
 def main() -> NoReturn:
     """Run what standard input says in this fresh interpreter, report, and end the process."""
     os.setsid()
-    _end_with_runner()
-    with open(0, encoding="utf-8", closefd=False) as file:
-        spec: Spec = eval(file.read(), {"__builtins__": {}})
+    for number in (REPORT, LIFE):
+        os.set_inheritable(number, False)
+    watch_life()
+    end_with_runner()
+    order = b""
+    while True:
+        data = os.read(0, 65536)
+        if not data:
+            break
+        order += data
+    os.environ["PYTHONUNBUFFERED"] = "1"  # for interpreters that the operation starts
+    get_ready()
+    run_and_leave(take(order))
+
+
+def order(spec: Spec) -> bytes:
+    """Spell what is to be done. Every Python reads this version of the format."""
+    return marshal.dumps(spec, 2)
+
+
+def take(order: bytes) -> Spec:
+    """Read what to do, and go where the operation works. Standard input is nothing from now on."""
+    spec: Spec = marshal.loads(order)
+    if len(spec) == 1:  # where it is: it was too long
+        with open(spec["path"], "rb") as file:
+            spec = marshal.load(file)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    os.set_inheritable(REPORT, False)
     os.chdir(spec["work"])
-    sys.path.remove(spec["support"])
-    sys.path.append(spec["support"])  # last: the user's own choice of packages comes first
+    return spec
+
+
+def get_ready() -> None:
+    """Let the user's own choice of packages come first, print line by line, and explain crashes."""
+    import faulthandler
+
+    support = sys.path.pop(0)  # whoever started this interpreter has put it there
+    sys.path.append(support)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=ENCODING, errors=ERRORS, line_buffering=True)  # type: ignore[union-attr]
-    run_and_leave(spec)
+    faulthandler.enable()  # a crash in native code names the line of Python that led there
 
 
-def _end_with_runner() -> None:
-    """Have this process killed when the runner's end of a pipe closes, however that comes about.
+def watch_life() -> None:
+    """Have a process killed when the runner's end of a pipe closes, however that comes about.
 
-    Only Linux can do that.
+    Which one says `end_with_runner`. Only Linux can do that.
     """
     import fcntl
 
-    os.set_inheritable(LIFE, False)
-    if not hasattr(fcntl, "F_SETSIG"):
-        return
-    try:
-        fcntl.fcntl(LIFE, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(LIFE, fcntl.F_SETSIG, 9)
-        fcntl.fcntl(LIFE, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-        if not os.read(LIFE, 1):
-            os._exit(1)  # it has closed already
-    except OSError:
-        pass  # there is nothing to read, as it should be; or this is a system that only looks so
+    if hasattr(fcntl, "F_SETSIG"):
+        try:
+            fcntl.fcntl(LIFE, fcntl.F_SETSIG, 9)
+            fcntl.fcntl(LIFE, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        except OSError:
+            pass  # a system that only looks like Linux
+
+
+def end_with_runner() -> None:
+    """From now on this process ends with the runner, where that can be done; see `watch_life`."""
+    import fcntl
+
+    if hasattr(fcntl, "F_SETSIG"):
+        try:
+            fcntl.fcntl(LIFE, fcntl.F_SETOWN, os.getpid())
+            if not os.read(LIFE, 1):
+                os._exit(1)  # it has closed already
+        except OSError:
+            pass  # there is nothing to read, as it should be
 
 
 def run_and_leave(spec: Spec) -> NoReturn:
     """Run the operation, write the report, end the process as an interpreter does."""
-    os.environ["PYTHONUNBUFFERED"] = "1"  # for interpreters that the operation starts
     sys.argv = [spec["file"]]
     sys.path[:] = [spec["code"], *(entry for entry in sys.path if entry)]
     pipe = os.fstat(REPORT)
@@ -112,9 +151,6 @@ def run(spec: Spec) -> Report:
     }
     kind = "import"
     try:
-        import faulthandler
-
-        faulthandler.enable()  # a crash in native code names the line of Python that led there
         from deepforge import serialization
 
         if os.path.exists(os.path.join(spec["code"], "serializers.py")):

@@ -6,20 +6,17 @@ import os
 import stat
 from typing import Optional
 
-from deepforge.runner.cache import Cache
+from deepforge.runner.cache import SEAL, Cache
 from deepforge.runner.failures import JobFailed, failed, of_disk
-from deepforge.runner.files import beside
+from deepforge.runner.files import beside, discard
 from deepforge.runner.protocol import Code
 
 LONGEST_CODE_BYTES = 1024**3
 MOST_FILES = 100_000
 
 
-_SEAL = ".deepforge-seal"
-
-
 def find_code(code: Code, cache: Optional[Cache]) -> Optional[str]:
-    """Return the folder where this code is unpacked already, if the cache has one.
+    """Return the folder where this code is unpacked already, if the cache has one; it is held.
 
     A folder that an operation wrote into is left to those that still run from it, and not used again.
     """
@@ -28,23 +25,26 @@ def find_code(code: Code, cache: Optional[Cache]) -> Optional[str]:
     target = _place(cache.code_path(code.digest))
     try:
         os.utime(target)
+        return target if cache.hold(target) else None
     except FileNotFoundError:
         return None
     except OSError as error:
         raise of_disk("The unpacked code cannot be used", error) from error
-    return target
 
 
 def unpack_code(code: Code, archive: str, folder: str, cache: Optional[Cache]) -> str:
     """Unpack a verified archive and return the folder. Raises `JobFailed` (import, storage_full).
 
     With a cache, the folder is shared by every attempt with the same code, so that its byte code is
-    compiled once.
+    compiled once. It is held, and what it pushes out of the cache is removed.
     """
     target = _place(cache.code_path(code.digest)) if cache else os.path.join(folder, "code")
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         _unpack(archive, target)
+        if cache is not None:
+            cache.hold(target)  # new, so nobody removes it before
+            cache.trim()
     except OSError as error:
         raise of_disk("The project's code cannot be unpacked", error) from error
     return target
@@ -65,10 +65,13 @@ def _unpack(archive: str, target: str) -> None:
             os.mkdir(temporary)
             for entry in entries:
                 _refuse_odd(entry.filename, entry.external_attr >> 16)
-                file.extract(entry, temporary)
+                path = file.extract(entry, temporary)
+                if entry.external_attr >> 16 & stat.S_IXUSR and not entry.is_dir():
+                    mode = os.stat(path).st_mode
+                    os.chmod(path, mode | (mode & 0o444) >> 2)  # for all who may read it
         _make_packages(temporary)
-        with open(os.path.join(temporary, _SEAL), "w", encoding="utf-8") as seal:
-            seal.write(_fingerprint(temporary))
+        with open(os.path.join(temporary, SEAL), "w", encoding="utf-8") as seal:
+            seal.write("%d\n%s" % (max(1, total), _fingerprint(temporary)))
         try:
             os.rename(temporary, target)
         except OSError:
@@ -87,6 +90,7 @@ def _place(first: str) -> str:
     """The first folder that is as it was unpacked, or else the first name that is free."""
     number, place = 1, first
     while os.path.isdir(place) and not _is_untouched(place):
+        discard(os.path.join(place, SEAL))  # it goes when nobody runs from it any more
         number += 1
         place = "%s-%d" % (first, number)
     return place
@@ -94,8 +98,8 @@ def _place(first: str) -> str:
 
 def _is_untouched(folder: str) -> bool:
     try:
-        with open(os.path.join(folder, _SEAL), encoding="utf-8") as seal:
-            return seal.read() == _fingerprint(folder)
+        with open(os.path.join(folder, SEAL), encoding="utf-8") as seal:
+            return seal.read().partition("\n")[2] == _fingerprint(folder)
     except (OSError, ValueError):
         return False
 
@@ -107,7 +111,7 @@ def _fingerprint(folder: str) -> str:
         if "__pycache__" in folders:
             folders.remove("__pycache__")
         for name in files:
-            if name != _SEAL:
+            if name != SEAL:
                 path = os.path.join(place, name)
                 found = os.lstat(path)
                 lines.append(

@@ -1,12 +1,17 @@
-"""Reading, hashing and placing files."""
+"""Reading, hashing, placing and removing files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Callable, Iterator, Tuple
+import stat
+from typing import Any, Callable, Iterator, List, Tuple
 
 from deepforge.runner.wire import BLOCK
+
+_umask = os.umask(0o077)
+os.umask(_umask)
+FILE_MODE = 0o666 & ~_umask  # of every file that we make
 
 
 def no_check() -> None:
@@ -54,20 +59,33 @@ def beside(path: str) -> str:
     return os.path.join(os.path.dirname(path), name)
 
 
+def take_over(path: str) -> os.stat_result:
+    """Give a file that the operation wrote the mode of our own files; return its status.
+
+    Until then it has what the operation's umask left, which may keep even us from reading it.
+    """
+    status = os.stat(path)
+    if stat.S_IMODE(status.st_mode) != FILE_MODE:
+        os.chmod(path, FILE_MODE)
+    return status
+
+
 def place(source: str, target: str, check: Callable[[], None] = no_check) -> Tuple[int, str]:
     """Move a file to where it is granted, all or nothing; return its size and digest.
 
+    It has the mode of our own files there, whatever it had.
     Within one file system the file itself moves. It is not forced to the disk: after a power cut
     the last seconds may be missing, which the digest tells.
     """
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    if os.stat(source).st_dev == os.stat(os.path.dirname(target)).st_dev:
+    status = take_over(source)
+    if status.st_dev == os.stat(os.path.dirname(target)).st_dev:
         found = hash_file(source, check)
         os.replace(source, target)
         return found
     temporary = beside(target)
     sha = hashlib.sha256()
-    size_bytes = os.stat(source).st_size
+    size_bytes = status.st_size
     try:
         with open(temporary, "wb", buffering=0) as file:
             for block in blocks(source, 0, size_bytes):
@@ -107,3 +125,45 @@ def discard(path: str) -> None:
         os.remove(path)
     except OSError:
         pass
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder with all that is in it, however deep it is and whatever modes it has.
+
+    One that is not there is fine. Raises `OSError` for what is not ours to remove.
+    """
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError):
+        if os.path.lexists(path):
+            _flatten(path)
+
+
+def _flatten(top: str) -> None:
+    """Remove a folder by moving what lies deeper up into it, again and again: no path grows long."""
+    os.chmod(top, 0o700)
+    while True:
+        folders = _emptied(top)
+        if not folders:
+            break
+        for folder in folders:
+            for inner in _emptied(folder):
+                os.rename(inner, beside(folder))
+            os.rmdir(folder)
+    os.rmdir(top)
+
+
+def _emptied(folder: str) -> List[str]:
+    """Remove all files of a folder and return the folders in it, which can be entered now."""
+    folders = []
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+            folders.append(entry.path)
+        else:
+            os.unlink(entry.path)
+    return folders

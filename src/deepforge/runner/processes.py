@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Protocol, Set, Tuple
 
 TERM_S = 3.0
 KILL_S = 10.0
@@ -48,16 +48,32 @@ def warm() -> None:
     _prctl(0, 0)
 
 
-class Brood:
-    """One child that leads a session of its own, and whatever came of it."""
+class Keeper(Protocol):
+    """A child of ours that started the brood, and is none of it."""
 
-    def __init__(self, pid: int) -> None:
+    pid: int
+
+    def ended(self, pid: int) -> Optional[Tuple[int, int]]: ...
+
+
+class Brood:
+    """One process that leads a session of its own, and whatever came of it.
+
+    It is a child of this process, or of its `keeper`.
+    """
+
+    def __init__(self, pid: int, keeper: Optional[Keeper] = None) -> None:
         self.pid = pid
+        self._keeper = keeper
         self.status: Optional[int] = None  # of the child, once it has ended
         self.peak_bytes = 0
 
     def reap(self) -> None:
         """Collect every process that has ended."""
+        if self._keeper is not None and self.status is None:
+            found = self._keeper.ended(self.pid)
+            if found is not None:
+                self.status, self.peak_bytes = found
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -65,7 +81,7 @@ class Brood:
                 return
             if pid == 0:
                 return
-            if pid == self.pid:
+            if pid == self.pid and self.status is None:
                 self.status = status
                 scale = 1 if sys.platform == "darwin" else 1024
                 self.peak_bytes = int(usage.ru_maxrss) * scale
@@ -86,6 +102,8 @@ class Brood:
                 if found is not None:
                     parents[int(name)] = found
         mine = {os.getpid()}
+        if self._keeper is not None:
+            parents.pop(self._keeper.pid, None)
         grown = True
         while grown:
             grown = False
@@ -99,6 +117,10 @@ class Brood:
     def alone(self) -> bool:
         """True if nothing is left. Cheap when that is so."""
         self.reap()
+        if self._keeper is not None:
+            if self.status is not None and _children() == {self._keeper.pid}:
+                return True  # else orphans would have come to us
+            return not self.members()
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -133,6 +155,15 @@ class Brood:
                     self.signal(number)  # what was forked meanwhile
             else:
                 return
+
+
+def _children() -> Optional[Set[int]]:
+    """The children of this process; None where only a look at every process could tell."""
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return set(map(int, file.read().split()))
+    except (OSError, ValueError):
+        return None
 
 
 def _status(pid: int) -> Optional[Tuple[int, int, bytes]]:

@@ -26,7 +26,8 @@ The channel (all requests carry `Authorization: Bearer <token>`, bodies are JSON
     POST  /finished                  {} -> {}: a hint that result.json is there
     GET|PUT /objects/<name>          the bytes themselves, where the pair has no better way
 
-Object names in grants: `code`, `inputs/<name>`, `outputs/<name>`, `log`, `events`, `result`.
+Object names in grants: `code`, `inputs/<name>` (of variadic parts `inputs/<name>.<position>`),
+`outputs/<name>`, `log`, `events`, `result`.
 `runner` names one runner process: when it asks again, because the answer was lost, it gets the same
 200 again. A token is good for one attempt. 401 and 410 mean that the attempt is over: stop and exit.
 """
@@ -56,7 +57,8 @@ EVENTS_FILE = "events.jsonl"
 ENV_CACHE = "DEEPFORGE_RUNNER_CACHE"  # folder of the data cache; unpacked code lies there too
 ENV_CACHE_BYTES = "DEEPFORGE_RUNNER_CACHE_BYTES"  # its size limit
 ENV_PYTHON = "DEEPFORGE_RUNNER_PYTHON"  # interpreter of operations; default: the runner's own
-ENV_START = "DEEPFORGE_RUNNER_START"  # "fork" if the runner itself was forked clean and may fork
+ENV_START = "DEEPFORGE_RUNNER_START"  # "fork": operations are forked from a warm interpreter
+ENV_PATIENCE = "DEEPFORGE_RUNNER_PATIENCE_S"  # how long to store results while nobody is reached
 ENV_PREFIX = "DEEPFORGE_"  # nothing with this prefix reaches user code
 
 
@@ -136,6 +138,11 @@ class Input:
     type: Optional[str] = None  # as Output.type
     format: Optional[str] = None  # as Output.format
 
+    @property
+    def object_name(self) -> str:
+        """Its name in grants."""
+        return "inputs/" + self.name + ("" if self.position is None else ".%d" % self.position)
+
 
 @dataclass(frozen=True)
 class OutputSlot:
@@ -198,6 +205,15 @@ class Output:
 
 
 @dataclass(frozen=True)
+class InputRead:
+    """An input whose digest was not known before. `name` as in grants."""
+
+    name: str
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why an attempt did not succeed.
 
@@ -242,12 +258,13 @@ class Result:
     seconds: Dict[str, float] = field(default_factory=dict)  # fetch, run, store
     environment: Dict[str, str] = field(default_factory=dict)  # python, platform, runner
     inputs_from_cache: int = 0
+    inputs: List[InputRead] = field(default_factory=list)
     protocol: int = PROTOCOL
 
 
 def to_json(document: Union[Job, Ticket, Result, Grant]) -> bytes:
     """Write one of the documents as UTF-8 JSON, leaving out what is None."""
-    text = json.dumps(_plain(document), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(document, default=_fields, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")  # a lone half of a character is no text
 
 
@@ -268,6 +285,7 @@ def read_result(data: bytes) -> Result:
     """Read a result. Raises `ProtocolError`: it may be cut short or not ours at all."""
     value = _load(data)
     value["outputs"] = [_made(Output, one) for one in _list(value, "outputs")]
+    value["inputs"] = [_made(InputRead, one) for one in _list(value, "inputs")]
     if value.get("failure") is not None:
         value["failure"] = _made(Failure, value["failure"])
     if value.get("log") is not None:
@@ -343,12 +361,6 @@ def _made(cls: Type[T], value: Any) -> T:
         raise ProtocolError("%s: %s" % (cls.__name__, error)) from None
 
 
-def _plain(value: Any) -> Any:
-    fields = getattr(value, "__dataclass_fields__", None)
-    if fields is not None:
-        value = {name: getattr(value, name) for name in fields}
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items() if one is not None}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
+def _fields(value: Any) -> Dict[str, Any]:
+    found = ((name, getattr(value, name)) for name in value.__dataclass_fields__)
+    return {name: one for name, one in found if one is not None}

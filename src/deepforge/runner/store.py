@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -12,7 +11,7 @@ from deepforge.runner.channel import Line
 from deepforge.runner.crew import WORKERS, MakeClient, each
 from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed, of_disk, of_status, say
 from deepforge.runner.fetch import PATIENCE_S, Renew
-from deepforge.runner.files import blocks, digest_text, hash_file, place, write_whole
+from deepforge.runner.files import blocks, digest_text, hash_file, place, take_over, write_whole
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import Watch, growing_pauses, pause
 from deepforge.runner.wire import Body, Client
@@ -208,8 +207,13 @@ def _put(
     renew: Optional[Renew],
     patience_s: float,
 ) -> Dict[str, str]:
-    """PUT until it is stored; return the headers of the answer."""
+    """PUT until it is stored; return the headers of the answer.
+
+    `patience_s` is for a network that is gone; who answers with trouble is not asked for longer than
+    usual.
+    """
     pauses = growing_pauses(patience_s)
+    answered = growing_pauses(min(patience_s, PATIENCE_S))
     renewed = renew is None
     while True:
         try:
@@ -230,7 +234,7 @@ def _put(
             continue
         if status not in (0, *TRANSIENT_STATUS) and b"RequestTimeout" not in said:
             raise of_status("%s cannot be stored" % name, status, said, grant)
-        wait_s = next(pauses, None)
+        wait_s = next(answered if status else pauses, None)
         if wait_s is None:
             raise failed(
                 "transfer",
@@ -243,7 +247,7 @@ def _put(
 
 def _size(upload: Upload) -> int:
     try:
-        return os.stat(upload.path).st_size
+        return take_over(upload.path).st_size
     except OSError as error:
         raise of_disk("%s cannot be read" % upload.name, error) from error
 

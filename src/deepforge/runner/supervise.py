@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` without enumerations: forks pay for them
-import fcntl
-import gc
 import json
 import os
 import select
 import signal
-import sys
 import time
-import traceback
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
 
 from deepforge.runner import call
 from deepforge.runner.failures import Cancelled, JobFailed, failed
-from deepforge.runner.processes import Brood, die_with_parent
-from deepforge.runner.protocol import ENV_PREFIX, Failure
+from deepforge.runner.helper import Helper, HelperGone, spawn
+from deepforge.runner.processes import Brood
+from deepforge.runner.protocol import Failure
 from deepforge.runner.spool import Spool
 from deepforge.runner.watch import Watch
 
 LINGER_S = 10.0  # for exit functions and threads, after the outputs are there
 ROUND_S = 0.5  # how often to look at the clock when nothing happens
 LEFTOVER_S = 0.5  # for helpers that end by themselves when their parent has
-
-_BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.call import main; main()"
 
 _PIPE_BYTES = 60_000  # what a pipe takes before anybody reads
 
@@ -34,78 +28,67 @@ def supervise(
     spec: Dict[str, Any],
     *,
     folder: str,
-    python: Optional[str],
+    start: Union[str, Helper],
     spool: Spool,
     watch: Watch,
     time_s: Optional[float],
     tick: Callable[[], None],
+    reported: Callable[[Dict[str, Any]], None],
 ) -> Dict[str, Any]:
     """Run the operation of `spec` (see `call`) and return its report, once nothing of it lives.
 
-    `python` is the interpreter to start; None: a fork of this process, which must be clean and
-    have one thread. `tick` is called at least every second. Raises `Cancelled` and `JobFailed`
-    (exit, signal, time_limit).
+    `start` is the interpreter to start, or the warm helper that forks. `tick` is called at least
+    every second, `reported` with the report if that comes before the end of the process, which takes
+    a while: what it raises ends the operation. Raises `Cancelled` and `JobFailed` (exit, signal,
+    time_limit).
     """
     work = os.path.join(folder, "work")
-    os.mkdir(work)
-    brood, pipes = _start(spec, work, python)
-    run = _Run(spec, brood, pipes[0], pipes[1], spool, watch, time_s)
+    os.makedirs(work, 0o700, exist_ok=True)
+    asked = {**spec, "work": work}
+    child = _warm(start, asked) if isinstance(start, Helper) else _fresh(start, asked)
+    run = _Run(spec, child, spool, watch, time_s)
     try:
-        run.attend(tick)
+        run.attend(tick, reported)
     except BaseException:
-        brood.end(meanwhile=run.read_log)
+        child.brood.end(meanwhile=run.read_log)
         raise
     finally:
         run.read_log()
         while run.read_report():
             pass
-        for number in pipes:
+        for number in child.own:
             os.close(number)
     return run.outcome()
-
-
-def operation_environment(environment: Mapping[str, str]) -> Dict[str, str]:
-    """What the operation sees of the runner's environment: nothing of ours, and Python's own ways.
-
-    Without byte code files every import compiles anew, which makes a start three times as slow.
-    """
-    clean = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(ENV_PREFIX)
-        and name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-    }
-    clean.setdefault("MPLBACKEND", "Agg")
-    return clean
 
 
 class _Run:
     def __init__(
         self,
         spec: Dict[str, Any],
-        brood: Brood,
-        log: int,
-        report: int,
+        child: _Child,
         spool: Spool,
         watch: Watch,
         time_s: Optional[float],
     ) -> None:
         self._spec = spec
-        self._brood = brood
-        self._log: Optional[int] = log
-        self._report = report
+        self._brood = child.brood
+        self._news = child.news
+        self._log: Optional[int] = child.log
+        self._report = child.report
         self._reported = bytearray()
         self._spool = spool
         self._watch = watch
         self._time_s = time_s
         self._timed_out = ""
 
-    def attend(self, tick: Callable[[], None]) -> None:
+    def attend(self, tick: Callable[[], None], reported: Callable[[Dict[str, Any]], None]) -> None:
         """Read the log, until the child and all that it left behind have ended."""
         poll = select.poll()
         poll.register(self._log or 0, select.POLLIN)
         poll.register(self._report, select.POLLIN)
         poll.register(self._watch.wake_fd, select.POLLIN)
+        if self._news >= 0:
+            poll.register(self._news, select.POLLIN)
         started_s = time.monotonic()
         reported_s: Optional[float] = None
         while self._brood.status is None:
@@ -120,7 +103,10 @@ class _Run:
                 self._brood.end(meanwhile=self.read_log)
                 return
             if reported_s is None and self._reported.endswith(b"\n"):
-                reported_s = now_s
+                report = _parsed(bytes(self._reported))
+                if report is not None:
+                    reported(report)
+                reported_s = now_s = time.monotonic()
             if reported_s is not None and now_s - reported_s >= LINGER_S:
                 self._spool.note("The operation had returned, but its process did not end.")
                 self._brood.end(meanwhile=self.read_log)
@@ -131,6 +117,8 @@ class _Run:
             for found, _ in poll.poll(max(0.0, until_s - now_s) * 1000 + 1):
                 if found == self._watch.wake_fd:
                     self._watch.drain()
+                    self._brood.reap()
+                elif found == self._news:
                     self._brood.reap()
                 elif not (self.read_report() if found == self._report else self._read_once()):
                     poll.unregister(found)
@@ -209,142 +197,58 @@ class _Run:
             time.sleep(0.005)
 
 
-def _start(spec: Dict[str, Any], work: str, python: Optional[str]) -> Tuple[Brood, List[int]]:
-    """Start the child; return it and our ends of its pipes: log, report, and one it lives by."""
+class _Child(NamedTuple):
+    """A started operation, and our ends of what it is connected by."""
+
+    brood: Brood
+    log: int
+    report: int
+    news: int = -1  # readable when it may have ended
+    own: Tuple[int, ...] = ()  # what to close after it
+
+
+def _warm(helper: Helper, spec: Dict[str, Any]) -> _Child:
+    try:
+        brood = Brood(helper.operate(_short_order(spec)), helper)
+    except HelperGone as error:
+        raise failed("runner", "%s." % error, transient=True) from error
+    return _Child(brood, helper.log, helper.report, helper.news)
+
+
+def _fresh(python: str, spec: Dict[str, Any]) -> _Child:
     log, log_writer = os.pipe()
     report, report_writer = os.pipe()
-    ours, theirs = [log, report], [log_writer, log_writer, report_writer]
-    os.set_blocking(log, False)
-    os.set_blocking(report, False)
-    inherited: List[int] = []
-    if python is None:
-        theirs.insert(0, os.open(os.devnull, os.O_RDONLY))
-        inherited = _open_descriptors()
-    else:
-        theirs.insert(0, _orders({**spec, "work": work}))
-        life, life_writer = os.pipe()
-        theirs.append(life)
-        ours.append(life_writer)
-    high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in theirs]
-    environment = operation_environment(os.environ)
+    life, life_writer = os.pipe()
+    orders, orders_writer = os.pipe()
+    own = (log, report, life_writer)
     try:
-        if python is None:
-            pid = _fork(spec, work, high, environment, inherited)
-        else:
-            pid = _spawn(spec, python, high, environment)
+        os.set_blocking(log, False)
+        os.set_blocking(report, False)
+        os.write(orders_writer, _short_order(spec))
+        theirs = {0: orders, 1: log_writer, 2: log_writer}
+        theirs.update({call.REPORT: report_writer, call.LIFE: life})
+        return _Child(Brood(spawn(python, "call", spec["support"], theirs)), log, report, own=own)
     except OSError as error:
-        for number in ours:
+        for number in own:
             os.close(number)
         raise failed(
             "runner",
-            "The operation's process cannot be started by %s: %s" % (python or "a fork", error),
-            hint="Choose another Python interpreter for this compute." if python else None,
+            "The operation's process cannot be started by %s: %s" % (python, error),
+            hint="Choose another Python interpreter for this compute.",
         ) from error
     finally:
-        for number in {*theirs, *high}:
+        for number in (log_writer, report_writer, life, orders, orders_writer):
             os.close(number)
-    return Brood(pid), ours
 
 
-def _orders(spec: Dict[str, Any]) -> int:
-    """A descriptor that the spec can be read from. A pipe, since a new file costs more."""
-    data = repr(spec).encode("utf-8")
-    if len(data) <= _PIPE_BYTES:
-        reader, writer = os.pipe()
-        os.write(writer, data)
-        os.close(writer)
-        return reader
-    with open(spec["path"], "wb") as file:
-        file.write(data)
-    return os.open(spec["path"], os.O_RDONLY)
-
-
-def _spawn(
-    spec: Dict[str, Any], python: str, descriptors: Sequence[int], environment: Dict[str, str]
-) -> int:
-    """Start a fresh interpreter, which does the rest itself: nothing of our memory is copied."""
-    return os.posix_spawn(
-        python,
-        [python, "-c", _BOOTSTRAP % spec["support"]],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, number, place) for place, number in enumerate(descriptors)
-        ],
-    )
-
-
-def _fork(
-    spec: Dict[str, Any],
-    work: str,
-    descriptors: Sequence[int],
-    environment: Dict[str, str],
-    inherited: Sequence[int],
-) -> int:
-    """Fork a child that leaves everything of the runner behind, and runs the operation.
-
-    Each page of memory that the child writes to costs a copy: it had better do little.
-    """
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            _signal.signal(number, _signal.SIG_DFL)
-        os.setsid()
-        die_with_parent()
-        for place, copy in enumerate(descriptors):
-            os.dup2(copy, place)
-        os.chdir(work)
-        _forget_parent(environment, {*inherited, *descriptors})
-        call.run_and_leave(spec)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(127)
-
-
-def _forget_parent(environment: Dict[str, str], descriptors: Set[int]) -> None:
-    """After a fork without exec: what a fresh interpreter would not have."""
-    gc.freeze()  # what is the runner's need not be looked through, and so not be copied
-    signal.set_wakeup_fd(-1)
-    _signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.set_inheritable(call.REPORT, False)
-    for number in descriptors:
-        if number > call.REPORT:  # closed, but not to be given out again: objects still know it
-            os.dup2(0, number, inheritable=False)
-    names = set(os.environ)
-    for name in names.difference(environment):
-        del os.environ[name]
-    for name in environment.keys() - names:
-        os.environ[name] = environment[name]
-    warm()
-    _kept.extend((sys.stdout, sys.stderr, sys.modules["__main__"]))
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _writers  # type: ignore[misc]
-    sys.dont_write_bytecode = False
-    sys.modules["__main__"] = type(sys)("__main__")
-    for name in ("numpy.random", "torch"):  # warm libraries: forks must not draw the same numbers
-        if name in sys.modules:
-            sys.modules[name].seed()
-
-
-_kept: List[Any] = []  # of the parent: to let go of a stream may close a descriptor that we use
-_writers: List[Any] = []  # standard output and error of an operation that is forked
-
-
-def warm() -> None:
-    """Make now what every fork needs."""
-    if not _writers:
-        for number in (1, 2):
-            _writers.append(
-                open(number, "w", 1, encoding=call.ENCODING, errors=call.ERRORS, closefd=False)
-            )
-
-
-def _open_descriptors() -> List[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        return list(range(256))
+def _short_order(spec: Dict[str, Any]) -> bytes:
+    """The order as bytes that fit into a pipe: a new file costs more, and so is for long ones."""
+    order = call.order(spec)
+    if len(order) > _PIPE_BYTES:
+        with open(spec["path"], "wb") as file:
+            file.write(order)
+        order = call.order({"path": spec["path"]})
+    return order
 
 
 def _file(path: str) -> bytes:
@@ -372,7 +276,9 @@ def _of_signal(name: str, number: int, peak_bytes: int) -> Failure:
     except ValueError:
         said = "signal %d" % number
     hint = None
-    if number == signal.SIGKILL:
+    if number == signal.SIGKILL and not peak_bytes:
+        hint = "Something killed the process that had started it."
+    elif number == signal.SIGKILL:
         hint = (
             "Usually the machine ran out of memory: the process had used up to %.1f GiB."
             " Ask for more memory, or let it hold less at once." % (peak_bytes / 1024**3)

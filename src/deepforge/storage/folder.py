@@ -37,6 +37,7 @@ _STALE_AFTER_S = 24 * 3600
 _LONGEST_NAME_BYTES = 110  # of 143 on encrypting file systems; a writer's draft beside needs some
 _UNUSUAL = re.compile(r'[:*?"<>|]|[. ](/|$)')  # refused or changed by some file systems
 _OWN = re.compile(r"(^|/)\.deepforge", re.IGNORECASE)
+_PLAIN = re.compile(r"[a-z0-9_./-]*")
 _PIECE = 110  # characters of an escaped key in one name
 
 
@@ -191,7 +192,7 @@ class Folder:
     def _remove_stale_drafts(self) -> None:
         with os.scandir(self._drafts) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # a disk that cannot be written can be read all the same
                     if entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE_AFTER_S:
                         os.unlink(entry.path)
 
@@ -295,8 +296,11 @@ def _key_of(info: ObjectInfo) -> str:
 
 def _escape(key: str) -> str:
     """A relative path of short plain names; `+` ends a folder's, `=` the file's own."""
-    text = quote(key, safe="").replace(".", "%2E").replace("~", "%7E")
-    text = re.sub("%..|[A-Z]", _without_capitals, text)
+    if _PLAIN.fullmatch(key):  # as most are: quicker, and the same
+        text = key.replace("/", "%2f").replace(".", "%2e")
+    else:
+        text = quote(key, safe="").replace(".", "%2E").replace("~", "%7E")
+        text = re.sub("%..|[A-Z]", _without_capitals, text)
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
     return "/".join([*(piece + "+" for piece in pieces[:-1]), pieces[-1] + "="])
 

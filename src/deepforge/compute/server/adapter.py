@@ -32,7 +32,7 @@ from deepforge.compute.port import (
     Refusal,
 )
 from deepforge.compute.server.folder import OWN_PREFIX, Folder, JobFolder
-from deepforge.compute.server.interpreter import check_python, full_path, is_same_python
+from deepforge.compute.server.interpreter import check_python, full_path
 from deepforge.compute.server.launch import RUNNER_FILE
 from deepforge.compute.server.link import Link
 from deepforge.errors import (
@@ -44,6 +44,7 @@ from deepforge.errors import (
     Unavailable,
 )
 from deepforge.machine import machine_space
+from deepforge.runner.files import remove_tree
 from deepforge.runner.protocol import ENV_CACHE, ENV_CACHE_BYTES, ENV_PYTHON, ENV_START
 from deepforge.settings import setting
 
@@ -68,8 +69,8 @@ class ServerSettings:
         example="/opt/conda/envs/lab/bin/python",
     )
     start: Literal["warm", "fresh"] = setting(
-        "How an operation starts: forked from a warm process (ten times quicker), or in a fresh "
-        "interpreter. Another interpreter than DeepForge's own always starts fresh.",
+        "How an operation starts: forked from a warm interpreter, or in a fresh one, which takes "
+        "ten times as long.",
         default="warm",
     )
     cache_bytes: int = setting(
@@ -245,7 +246,7 @@ class ServerCompute(ComputeAdapter):
             ENV_CACHE: str(self._folder.cache),
             ENV_CACHE_BYTES: str(self.settings.cache_bytes),
         }
-        if self.settings.start == "warm" and is_same_python(self._python, sys.executable):
+        if self.settings.start == "warm":
             environment[ENV_START] = "fork"
         return environment
 
@@ -369,19 +370,12 @@ def _disk_errors(root: Path) -> Iterator[None]:
         raise Unavailable(f"the job's files could not be written: {error}") from error
 
 
-def _delete(released: Path) -> None:
-    """Delete a released folder, also one that its job has made read-only."""
-    try:
-        shutil.rmtree(released)
-    except FileNotFoundError:
-        pass  # somebody else deletes it too
-    except OSError:
-        for folder, _, _ in os.walk(released):
-            Path(folder).chmod(0o700)
-        shutil.rmtree(released, ignore_errors=True)
-
-
 def _delete_all(trash: Path) -> None:
-    with suppress(OSError):  # what stays is deleted with the next ones
-        for one in trash.iterdir():
-            _delete(one)
+    """Delete all released folders, whatever their jobs made of them."""
+    try:
+        released = list(trash.iterdir())
+    except OSError:  # there is none yet
+        return
+    for one in released:
+        with suppress(OSError):  # what stays is tried again with the next ones
+            remove_tree(str(one))

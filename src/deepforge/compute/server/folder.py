@@ -7,6 +7,7 @@
     jobs/<key>/                 the request's files; the command starts here
         .deepforge-record       what is known about the job
         .deepforge-log          standard output and error
+    spare/<name>/               released, emptied, and waiting for the next job
     trash/<name>/               released; adapters delete it some seconds later
     cache/                      the runner's data cache
 
@@ -18,12 +19,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 OWN_PREFIX = ".deepforge-"
 """Files of this prefix in a job's folder are ours."""
+
+WORK_NAME = "work"
+"""The folder in it where our runner lets an operation work; it is there again when that has ended."""
 
 EndedBy = Literal["cancel", "walltime"]
 
@@ -66,6 +71,7 @@ class Folder:
         self.log = root / "supervisor.log"
         self.staging = root / "staging"
         self.jobs = root / "jobs"
+        self.spare = root / "spare"
         self.trash = root / "trash"
         self.cache = root / "cache"
 
@@ -73,7 +79,7 @@ class Folder:
         """Make what is missing, closed to other users."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
-        for one in (self.staging, self.jobs, self.trash):
+        for one in (self.staging, self.jobs, self.spare, self.trash):
             one.mkdir(mode=0o700, exist_ok=True)
 
     def job(self, key: str) -> JobFolder:
@@ -100,7 +106,7 @@ class JobFolder:
     def record(self, **said: Any) -> None:
         """Append one line. Raises `OSError` when it could not be written whole."""
         line = b"\n" + json.dumps(said).encode()  # in front, so that a line cut short ends here
-        file = os.open(self._record, os.O_WRONLY | os.O_APPEND)
+        file = self._open(os.O_WRONLY | os.O_APPEND)
         try:
             if os.write(file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._record))
@@ -116,7 +122,7 @@ class JobFolder:
     def read(self) -> Recorded | None:
         """Read the record; None when there is none, or nothing can be made of it."""
         try:
-            file = os.open(self._record, os.O_RDONLY)
+            file = self._open(os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -134,6 +140,42 @@ class JobFolder:
         pid, started, boot, since = said.get("process", (None, 0, "", 0.0))
         process = None if pid is None else Process(pid, started, boot)
         return Recorded(said["request"], process, since, said.get("ended_by"), said.get("exit"))
+
+    def empty(self) -> bool:
+        """Make the folder what it was before its job, for another one.
+
+        False when the job has left anything in it, or changed what is ours. To make files and folders
+        anew takes much longer, above all where some were just deleted: ext4 passes over what was in
+        use minutes ago, one by one.
+        """
+        work, ours = self.root / WORK_NAME, (self.log.name, self._record.name)
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if entry.name == WORK_NAME:
+                    if found.st_mode != stat.S_IFDIR | 0o700 or any(work.iterdir()):
+                        return False
+                elif (
+                    entry.name not in (self.log.name, self._record.name)
+                    or not stat.S_ISREG(found.st_mode)
+                    or found.st_nlink > 1
+                ):
+                    return False
+        for path in (self.log, self._record):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
+        return True
+
+    def unlock(self) -> None:
+        """Undo what the job may have done to its folder, so that we may enter and move it."""
+        self.root.chmod(0o700)
+
+    def _open(self, flags: int) -> int:
+        try:
+            return os.open(self._record, flags)
+        except PermissionError:
+            self.unlock()
+            self._record.chmod(0o600)
+            return os.open(self._record, flags)
 
 
 def _line(line: bytes) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 from deepforge.compute.environment import clean_environment
 from deepforge.errors import ConfigError
@@ -20,16 +19,6 @@ def full_path(python: str) -> str:
     named = os.path.expanduser(python)  # noqa: PTH111
     found = shutil.which(named) or named
     return os.path.abspath(found) if os.sep in found else found  # noqa: PTH100
-
-
-def is_same_python(one: str, other: str) -> bool:
-    """Whether two paths are one interpreter of one environment, such as `python` and `python3`.
-
-    The folder counts too: the interpreter of a virtual environment is a link to the system's.
-    """
-    first, second = Path(one), Path(other)
-    same_folder = first.parent.resolve() == second.parent.resolve()
-    return same_folder and first.resolve() == second.resolve()
 
 
 def check_python(python: str) -> None:

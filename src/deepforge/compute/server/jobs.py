@@ -33,6 +33,7 @@ _CLEAR_EVERY_S = 0.01
 _CLEAR_WITHIN_S = 5.0
 _END_WITHIN_S = 0.02  # nobody is answered meanwhile
 _TRY_AGAIN_AFTER_S = 1.0
+_MOST_SPARE = 256
 _STAGED_WITHIN_S = 3600.0  # an adapter needs milliseconds
 
 Report = Sequence[Any]  # state, exit code, reason, message
@@ -78,6 +79,7 @@ class Jobs:
         self._folder = folder
         self._slots = slots
         self._pool = Pool(runner)
+        self._spare: list[Path] = []
         self._jobs: dict[str, _Job] = {}
         self._queue: list[_Job] = []
         self._busy: dict[str, _Job] = {}
@@ -122,10 +124,11 @@ class Jobs:
         return {}
 
     def release(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Forget an ended job. Its folder goes to the trash, which adapters empty."""
+        """Forget an ended job. Its folder waits for another job, or goes to the trash, which adapters
+        empty."""
         job = self._jobs.get(message["key"])
         if job is not None and job.state == "ended":
-            self._throw_away(job.folder.root)
+            self._put_away(job.folder)
             del self._jobs[job.key]
         return {}
 
@@ -135,6 +138,7 @@ class Jobs:
             with suppress(FileNotFoundError):  # an adapter removed it itself
                 if time.time() - staged.stat().st_mtime > _STAGED_WITHIN_S:
                     self._throw_away(staged)
+        self._spare += self._folder.spare.iterdir()
         for root in self._folder.jobs.iterdir():
             try:
                 recorded = JobFolder(root).read()
@@ -187,11 +191,9 @@ class Jobs:
     def _begin(self, key: str, request: dict[str, Any]) -> None:
         """Make the folder of a job that has nothing but a request."""
         folder = self._folder.job(key)
-        try:
-            folder.root.mkdir(mode=0o700)
-        except FileExistsError:  # left by one that could not be begun
+        if folder.root.exists():  # left by one that could not be begun
             self._throw_away(folder.root)
-            folder.root.mkdir(mode=0o700)
+        self._make_folder(folder.root)
         try:
             folder.begin_record(request)
         except BaseException:
@@ -203,9 +205,34 @@ class Jobs:
         job = self._jobs[key] = _Job(key, self._folder.job(key), request)
         return job
 
+    def _put_away(self, folder: JobFolder) -> None:
+        try:
+            if len(self._spare) < _MOST_SPARE and folder.empty():
+                spare = self._folder.spare / str(time.time_ns())
+                folder.root.rename(spare)
+                self._spare.append(spare)
+                return
+        except OSError:
+            pass  # then not
+        self._throw_away(folder.root)
+
+    def _make_folder(self, root: Path) -> None:
+        if self._spare:
+            try:
+                self._spare.pop().rename(root)
+                return
+            except FileNotFoundError:
+                pass  # somebody removed it
+        root.mkdir(mode=0o700)
+
     def _throw_away(self, root: Path) -> None:
+        trash = self._folder.trash / f"{root.name}-{time.time_ns()}"
         with suppress(FileNotFoundError):  # somebody removed it
-            root.rename(self._folder.trash / f"{root.name}-{time.time_ns()}")
+            try:
+                root.rename(trash)
+            except PermissionError:
+                JobFolder(root).unlock()
+                root.rename(trash)
 
     # -- starting --------------------------------------------------------------------------
 

@@ -27,8 +27,9 @@ from typing import Any, NoReturn
 from deepforge.compute.server import processes
 from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
+from deepforge.runner.helper import Helper, make_helper, wants_helper
 
-Runner = Callable[[list[str], bytes | None, Mapping[str, str]], int]
+Runner = Callable[[list[str], bytes | None, Mapping[str, str], Helper | None], int]
 
 RUNNER_FILE = "runner.pyz"
 
@@ -112,21 +113,28 @@ class FirstProcess:
 def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
     """Everything between the fork and the end. Nothing gets past it, so no frame above runs on."""
     code = _COULD_NOT_START
+    helper: Helper | None = None
     try:
         me = _settle(orders, news)
+        start = _receive()
+        if start is not None:
+            helper = make_helper(start.environment, start.folder)
         between = Between(_HANDLED, log=_LOG)
         for number in range(1, MOST_JOBS + 1):
-            start = _receive()
             if start is None:
                 break
             code = _COULD_NOT_START
             if not _claim(JobFolder(Path(start.folder)), me):
                 break
-            code, was_alone = _run_job(start, runner)
+            if helper is not None and not wants_helper(start.environment):
+                helper.end()  # this process ends, too, after a job of other settings
+                helper = None
+            code, was_alone = _run_job(start, runner, helper)
             if not start.is_runner or not was_alone or number == MOST_JOBS:
                 break
             between.restore()
             os.write(_NEWS, b"%d %s %d\n" % (me.pid, start.key.encode("ascii"), code))
+            start = _receive()
     except (NotClean, BrokenPipeError):
         pass  # the exit code is recorded: whoever wonders finds it there
     except BaseException:
@@ -178,16 +186,17 @@ def _claim(folder: JobFolder, me: Process) -> bool:
     return True
 
 
-def _run_job(start: Start, runner: Runner) -> tuple[int, bool]:
+def _run_job(start: Start, runner: Runner, helper: Helper | None) -> tuple[int, bool]:
     """Run it and record its exit code; return that, and whether the job left no process behind."""
-    exit_record = {"code": _run(runner, start)} if start.is_runner else _watch(start)
+    exit_record = {"code": _run(runner, start, helper)} if start.is_runner else _watch(start)
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    was_alone = processes.end_own_children(within_s=_CLEAR_WITHIN_S)
+    spared = helper.pid if helper is not None and helper.is_clean else None
+    was_alone = processes.end_own_children(spared, within_s=_CLEAR_WITHIN_S)
     JobFolder(Path(start.folder)).record(exit=exit_record)
     return int(exit_record["code"]), was_alone
 
 
-def _run(runner: Runner, start: Start) -> int:
+def _run(runner: Runner, start: Start, helper: Helper | None) -> int:
     """Run our runner in this very process, as if it were a fresh one."""
     arguments = list(start.command[2:])
     handed = None if start.handed is None else start.handed.encode()
@@ -196,7 +205,7 @@ def _run(runner: Runner, start: Start) -> int:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return int(runner(arguments, handed, start.environment))
+        return int(runner(arguments, handed, start.environment, helper))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

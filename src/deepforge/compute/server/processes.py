@@ -141,18 +141,22 @@ def end(find: Callable[[], set[int]], *, within_s: float = 0.2) -> None:
         time.sleep(0.001)
 
 
-def end_own_children(*, within_s: float) -> bool:
+def end_own_children(spared: int | None = None, *, within_s: float) -> bool:
     """Kill and reap all descendants of this process, orphans it adopted included.
 
-    True when there were none, not even one to reap.
+    The child `spared`, and what it started, are left alone. True when there were no others, not even
+    one to reap; off Linux also false where that cannot be known.
     """
+    keep = set() if spared is None else {spared}
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return True
+    if keep and children() == keep:
+        return True
     deadline = time.monotonic() + within_s
-    while children() and time.monotonic() < deadline:
-        end(lambda: tree(children()))
+    while children() - keep and time.monotonic() < deadline:
+        end(lambda: tree(children() - keep))
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
