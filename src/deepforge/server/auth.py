@@ -1,12 +1,11 @@
-"""Who may call: every route depends on exactly one of `principal` or an attempt's token.
+"""Who may call: every route depends on exactly one of the callers here, or is an attempt's.
 
-A server that only this machine can reach takes each request as the one owner `local`, and keeps web
-pages of other sites out by their `Host` and `Origin`. Any other server wants its access token.
+A server that only this machine can reach takes each request as the one user `local`, and keeps web
+pages of other sites out by their `Host` and `Origin`. Any other server wants the token of an account.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,10 +14,9 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
+from deepforge.accounts.model import LOCAL_USER, SCOPES, Scope
 from deepforge.errors import AuthError, Forbidden
-from deepforge.settings import Secret
-
-LOCAL_OWNER = "local"
+from deepforge.server.services import Services
 
 
 @dataclass(frozen=True)
@@ -26,44 +24,79 @@ class Principal:
     """Who makes the request. Everything they make and see carries their `owner`."""
 
     owner: str
+    is_admin: bool
+    scopes: frozenset[Scope]
 
 
-@dataclass(frozen=True)
-class Access:
-    """How callers are told apart. Without a `token` the server must listen on loopback only."""
-
-    token: Secret | None = None
-
-    def admit(self, connection: HTTPConnection) -> Principal:
-        """Say who calls. Raises `AuthError` for a wrong token, `Forbidden` for a foreign page."""
-        if self.token is None:
-            _refuse_foreign_pages(connection)
-        elif not _same(bearer_token(connection), self.token.reveal()):
-            raise AuthError(
-                "the access token is wrong",
-                hint="set DEEPFORGE_TOKEN to what the file `token` in the server's home folder holds",
-            )
-        return Principal(LOCAL_OWNER)
+LOCAL = Principal(LOCAL_USER, is_admin=True, scopes=frozenset(SCOPES))
 
 
-def principal(request: Request) -> Principal:
-    """Say who calls; the dependency of every route that is neither public nor an attempt's."""
-    access: Access = request.app.state.access
-    return access.admit(request)
+async def admit(connection: HTTPConnection) -> Principal:
+    """Say who calls, as it is now: ask again during long replies.
+
+    Raises `AuthError` without a valid token where one is wanted, `Forbidden` for a foreign page.
+    """
+    services: Services = connection.app.state.services
+    token = _given_token(connection)
+    if not connection.app.state.wants_login:
+        _refuse_foreign_pages(connection)
+        if token is None or not await services.users.exist():
+            return LOCAL
+    elif token is None:
+        raise _no_token()
+    identity = await services.tokens.authenticate(token)
+    return Principal(identity.user, identity.is_admin, identity.scopes)
 
 
-Caller = Annotated[Principal, Depends(principal)]
+async def api_caller(request: Request) -> Principal:
+    """Admit who may use the whole API."""
+    found = await admit(request)
+    if "api" not in found.scopes:
+        raise Forbidden(
+            "this token is a worker's and good for nothing else",
+            hint="make one for this: deepforge tokens create NAME --scope api",
+        )
+    return found
+
+
+async def worker_caller(request: Request) -> Principal:
+    """Admit workers, and who may use the whole API."""
+    return await admit(request)
+
+
+async def admin_caller(request: Request) -> Principal:
+    """Admit administrators."""
+    found = await api_caller(request)
+    if not found.is_admin:
+        raise Forbidden("only administrators may do this", hint="ask one")
+    return found
+
+
+async def anybody(request: Request) -> None:
+    """Admit who has no token yet, but no page of another site to a server of this machine alone."""
+    if not request.app.state.wants_login:
+        _refuse_foreign_pages(request)
+
+
+Caller = Annotated[Principal, Depends(api_caller)]
+WorkerCaller = Annotated[Principal, Depends(worker_caller)]
+AdminCaller = Annotated[Principal, Depends(admin_caller)]
+
+CALLERS = (api_caller, worker_caller, admin_caller)
+"""A route that depends on none of these must be public or an attempt's."""
 
 
 def bearer_token(connection: HTTPConnection) -> str:
     """Return what follows `Authorization: Bearer`. Raises `AuthError` if there is none."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise AuthError(
-            "the request carries no access token",
-            hint="send the header `Authorization: Bearer <token>`; the CLI reads DEEPFORGE_TOKEN",
-        )
-    return token.strip()
+    token = _bearer(connection)
+    if token is None:
+        raise _no_token()
+    return token
+
+
+def caller_address(connection: HTTPConnection) -> str:
+    """Where the caller, or the proxy before it, is."""
+    return connection.client.host if connection.client is not None else ""
 
 
 def is_loopback(host: str) -> bool:
@@ -76,13 +109,30 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _given_token(connection: HTTPConnection) -> str | None:
+    return _bearer(connection) or connection.headers.get("x-api-token", "").strip() or None
+
+
+def _bearer(connection: HTTPConnection) -> str | None:
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _no_token() -> AuthError:
+    return AuthError(
+        "the request carries no access token",
+        hint="get one with `deepforge login`, and set DEEPFORGE_TOKEN; "
+        "programs send the header `Authorization: Bearer <token>`",
+    )
+
+
 def _refuse_foreign_pages(connection: HTTPConnection) -> None:
     # A page whose host name was rebound to 127.0.0.1 still sends its own name as Host.
     host = connection.headers.get("host", "")
     if not is_loopback(_hostname(host)):
         raise Forbidden(
             f"this server answers on its own machine only, not as {host[:100]!r}",
-            hint="start it with --host and use its access token to reach it from elsewhere",
+            hint="start it with --host, and with accounts, to reach it from elsewhere",
         )
     origin = connection.headers.get("origin")
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
@@ -94,7 +144,3 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # such as an unclosed bracket
         return ""
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(), expected.encode())
