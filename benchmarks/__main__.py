@@ -7,7 +7,7 @@ import importlib
 import os
 import platform
 
-BENCHMARKS = ("overhead", "transfer", "memory", "commands", "claims")
+BENCHMARKS = ("overhead", "transfer", "memory", "commands", "claims", "workers", "worker_latency")
 
 
 def main() -> None:

@@ -377,6 +377,10 @@ class HidesThatItCopies(MemoryAdapter):
     capabilities = replace(MemoryAdapter.capabilities, server_copy=False)
 
 
+class PretendsToDelete(MemoryAdapter):
+    capabilities = replace(MemoryAdapter.capabilities, deletion=False)
+
+
 class LeavesATrace(MemoryAdapter):
     async def check(self) -> None:
         await self.put("check-was-here", stream([b""]))
@@ -412,6 +416,7 @@ BROKEN = {
     ForgetsWhenClosed: {"keeps_objects_when_closed"},
     CopiesByReference: {"copies"},
     HidesThatItCopies: {"declares_what_it_does"},
+    PretendsToDelete: {"refuses_what_it_cannot_do"},
     LeavesATrace: {"checks_without_a_trace"},
 }
 

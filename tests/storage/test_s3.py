@@ -29,6 +29,7 @@ from deepforge.errors import (
 from deepforge.ids import new_id
 from deepforge.settings import Secret, build
 from deepforge.storage.client import StorageClient
+from deepforge.storage.memory import MemoryAdapter, MemorySettings
 from deepforge.storage.registry import open_storage
 from deepforge.storage.retry import Retry
 from deepforge.storage.s3 import S3Adapter, S3Settings, just_before, part_bytes
@@ -202,6 +203,77 @@ async def test_a_service_that_fails_may_be_asked_again(
 
     for use, error in (await errors_of(settings | {"endpoint_url": web_site})).items():
         assert isinstance(error, Unavailable), (use, error)
+
+
+class Redirects(Answers):
+    """Sends everybody on to somewhere else."""
+
+    status = 307
+    target = ""
+
+    def end_headers(self) -> None:
+        self.send_header("Location", self.target)
+        super().end_headers()
+
+
+async def test_no_redirect_leads_from_https_to_http(
+    settings: dict[str, str], web_site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is how a service on the internet would read in our network for its owner."""
+    certificate = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.chain_file, certificate.key_file)
+    monkeypatch.setattr(Redirects, "target", f"{web_site}/latest/meta-data")
+    inside: list[str] = []
+    monkeypatch.setattr(Answers, "log_request", lambda self, *_: inside.append(type(self).__name__))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirects) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            async with proxied(f"http://127.0.0.1:{server.server_port}", tls=context) as proxy:
+                values = {"endpoint_url": proxy.url, "ca_file": str(certificate.authority_file)}
+                errors = await errors_of({**settings, **values})
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert all(isinstance(error, DeepForgeError) for error in errors.values()), errors
+    assert set(inside) == {"Redirects"}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "rule"),
+    [
+        ("b", "must have 2 to 255 characters, and has 1"),
+        ("b" * 256, "must have 2 to 255 characters, and has 256"),
+        ("my bucket", "and has ' '"),
+        ("-bucket", "must begin with a letter or a digit, and begins with '-'"),
+        ("..", "must begin with a letter or a digit"),
+    ],
+)
+def test_a_bucket_that_cannot_be_one_is_told_the_rule_it_breaks(bucket: str, rule: str) -> None:
+    values = {"endpoint_url": "https://s3.example.org", "bucket": bucket, "access_key_id": "a"}
+    with pytest.raises(ConfigError) as caught:
+        S3Adapter(build(S3Settings, values | {"secret_access_key": "b"}))
+
+    assert rule in caught.value.fields["bucket"]
+
+
+def test_the_endpoints_are_the_hosts_that_are_really_called() -> None:
+    values = {
+        "endpoint_url": "https://s3.example.org/path",
+        "public_endpoint_url": "http://10.0.0.1:9000",
+        "bucket": "lab",
+        "access_key_id": "a",
+        "secret_access_key": "b",
+        "path_style": False,
+    }
+
+    assert S3Adapter(build(S3Settings, values)).endpoints == {
+        "endpoint_url": "https://lab.s3.example.org",
+        "public_endpoint_url": "http://lab.10.0.0.1:9000",
+    }
+    assert MemoryAdapter(MemorySettings()).endpoints == {}
 
 
 @pytest.mark.parametrize(

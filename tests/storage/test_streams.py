@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from deepforge.storage.streams import (
     Digest,
     blocks,
     from_os_error,
+    part_of,
     read_blocks,
     slices,
 )
@@ -98,3 +99,25 @@ def test_what_the_system_says_becomes_one_of_our_errors(
 
     assert type(error) is kind
     assert "folder '/data'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, None), (0, 0), (0, 3), (1, 4), (3, 6), (4, None), (8, 20), (9, None), (5, 2)],
+)
+async def test_a_part_of_a_stream_is_that_of_its_bytes(start: int, end: int | None) -> None:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for chunk in (b"abc", b"", b"d", b"efghi"):
+            yield chunk
+
+    found = [chunk async for chunk in part_of(chunks(), start, end)]
+
+    assert b"abcdefghi"[start:end] == b"".join(found)
+    assert b"" not in found
+
+
+async def test_another_hash_is_named_by_its_algorithm() -> None:
+    digest = Digest("sha1")
+    await digest.feed(b"abc")
+
+    assert "sha1:" + hashlib.sha1(b"abc").hexdigest() == await digest.result()

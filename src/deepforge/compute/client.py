@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from deepforge.compute.port import (
     JOB_KEY,
@@ -21,6 +21,7 @@ from deepforge.compute.port import (
     JobHandle,
     JobReport,
     JobRequest,
+    Reach,
     Refusal,
 )
 from deepforge.errors import (
@@ -84,7 +85,7 @@ class ComputeClient:
         return self.adapter.machine
 
     @property
-    def reaches_server(self) -> Literal["loopback", "public", "no"]:
+    def reaches_server(self) -> Reach:
         return self.adapter.reaches_server
 
     async def check(self) -> None:

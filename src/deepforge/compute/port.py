@@ -11,10 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 State = Literal["queued", "running", "exited", "cancelled", "missing"]
 Reason = Literal["normal", "signal", "walltime", "out_of_memory", "preempted", "node_failure"]
+
+Reach = Literal["loopback", "public", "either", "no"]
+"""`loopback`: its jobs run on this machine. `public`: only the public address, which there must be.
+`either`: the public one, and loopback of a server that no other machine reaches, as whoever runs jobs
+there has reached us already. `no`: none."""
 
 JOB_KEY = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -98,11 +103,62 @@ class Refusal:
     hint: str | None = None
 
 
+class Record(Protocol):
+    """A small document that is kept. `revision` grows by one with each replace."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def body(self) -> dict[str, Any]: ...
+    @property
+    def data(self) -> bytes | None: ...
+
+
+class Records(Protocol):
+    """What an adapter may remember beyond this process: collections declared by those who open it.
+
+    Every promise and error is that of `documents.port.DocumentStore`, which satisfies this.
+    """
+
+    async def get(self, collection: str, id: str) -> Record: ...
+    async def get_many(self, collection: str, ids: Sequence[str]) -> Sequence[Record]: ...
+    async def insert(
+        self, collection: str, id: str, body: Mapping[str, Any], data: bytes | None = None
+    ) -> Record: ...
+    async def replace(
+        self,
+        collection: str,
+        id: str,
+        body: Mapping[str, Any],
+        *,
+        if_revision: int,
+        data: bytes | None = None,
+    ) -> Record: ...
+    async def delete(self, collection: str, id: str, *, if_revision: int | None = None) -> None: ...
+    async def find(
+        self,
+        collection: str,
+        equal: Mapping[str, str | int | float | bool | None] | None = None,
+        *,
+        sort: str = "id",
+        descending: bool = False,
+        after: Any = None,  # a record of an earlier page
+        limit: int | None = None,
+    ) -> Sequence[Record]: ...
+
+
 @dataclass(frozen=True)
 class Host:
-    """What an adapter may keep on the server's machine: a folder of its own that lasts."""
+    """What an adapter may keep: a folder on the server's machine, and records in its database.
+
+    Both last. `owner` is the user whose connection it is.
+    """
 
     folder: Path
+    records: Records | None = None
+    owner: str = "local"
 
 
 class ComputeAdapter(ABC):
@@ -134,8 +190,8 @@ class ComputeAdapter(ABC):
         return None
 
     @property
-    def reaches_server(self) -> Literal["loopback", "public", "no"]:
-        """Which address of our server a job can call: loopback too, only a public one, or none."""
+    def reaches_server(self) -> Reach:
+        """Which address of our server a job can call."""
         return "public"
 
     @abstractmethod

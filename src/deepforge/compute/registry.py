@@ -16,6 +16,7 @@ MEMORY = AdapterInfo(
     summary="Jobs of this process alone, forgotten when it ends. For tests.",
     settings="deepforge.compute.memory:MemorySettings",
     adapter="deepforge.compute.memory:MemoryCompute",
+    on_server=True,
 )
 
 SERVER = AdapterInfo(
@@ -24,6 +25,15 @@ SERVER = AdapterInfo(
     summary="Jobs on the server's own machine, a bounded number at once.",
     settings="deepforge.compute.server.adapter:ServerSettings",
     adapter="deepforge.compute.server.adapter:ServerCompute",
+    on_server=True,
+)
+
+WORKER = AdapterInfo(
+    id="worker",
+    title="WebGME Worker",
+    summary="Jobs on machines of your own, whose workers ask for them.",
+    settings="deepforge.compute.worker:WorkerSettings",
+    adapter="deepforge.compute.worker:WorkerCompute",
 )
 
 

@@ -37,8 +37,17 @@ from deepforge.storage.port import (
     ObjectRef,
     StorageAdapter,
 )
+from deepforge.storage.receipts import Receipts
 from deepforge.storage.retry import Retry, discipline, try_again
-from deepforge.storage.streams import Digest, Draft, Source, errors_about, read_blocks, slices
+from deepforge.storage.streams import (
+    Digest,
+    Draft,
+    Source,
+    errors_about,
+    part_of,
+    read_blocks,
+    slices,
+)
 from deepforge.storage.workers import on_thread
 
 T = TypeVar("T")
@@ -61,15 +70,20 @@ class StorageClient:
         adapter: StorageAdapter,
         name: str,
         *,
+        receipts: Receipts | None = None,
         retry: Retry = _PATIENT,
         reads_at_once: int = 16,
         writes_at_once: int = 8,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Stand over an adapter that is open already; whoever opened it closes it."""
+        """Stand over an adapter that is open already; whoever opened it closes it.
+
+        `receipts` let a storage that chooses its keys be read by those we put with as well.
+        """
         self.adapter = adapter
         self.name = name
+        self._receipts = None if adapter.capabilities.chosen_keys else receipts
         self._retry = retry
         # Two limits, because a put may wait for a get of the same storage (a copy). A read holds
         # its place only while it waits for the next bytes, so an idle stream blocks nobody.
@@ -136,7 +150,7 @@ class StorageClient:
 
         Raises `NotFound`, `Corrupt`, and `InvalidRequest` for an object above `limit_bytes`.
         """
-        key = check_key(source if isinstance(source, str) else source.key)
+        key = await self._stored(check_key(source if isinstance(source, str) else source.key))
         data = await self._again("get", lambda: self._collect(key, limit_bytes))
         if isinstance(source, ObjectRef):
             if len(data) != source.size_bytes:
@@ -154,9 +168,9 @@ class StorageClient:
         Raises `NotFound` before the first chunk, and `Corrupt` at the end (or before) unless size
         and digest are those of the reference: who uses the bytes must wait for the end.
         """
-        check_key(ref.key)
+        stored = await self._stored(check_key(ref.key))
         digest = Digest()
-        stream = self._read(ref.key, resume=ref.digest is not None)
+        stream = self._read(stored, resume=ref.digest is not None)
         async with aclosing(stream):
             async for chunk in stream:
                 if digest.size_bytes + len(chunk) > ref.size_bytes:
@@ -176,10 +190,16 @@ class StorageClient:
     ) -> AsyncGenerator[bytes, None]:
         """Give the bytes `[start, end)` of an object as they are: a part cannot be verified.
 
-        Raises `NotFound` before the first chunk. Not taken up again once bytes have come.
+        Raises `NotFound` before the first chunk. Not taken up again once bytes have come. A storage
+        without ranges is read from the start of the object, and what comes before is dropped.
         """
         check_key(key)
-        async with aclosing(self._read(key, start=start, end=end, resume=False)) as chunks:
+        stored = await self._stored(key)
+        if self.capabilities.range_get:
+            stream = self._read(stored, start=start, end=end, resume=False)
+        else:
+            stream = part_of(self._read(stored, resume=False), start, end)
+        async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -203,9 +223,9 @@ class StorageClient:
             draft.close()
 
     async def stat(self, key: str) -> ObjectInfo:
-        """Raises `NotFound`."""
-        check_key(key)
-        return await self._again("stat", lambda: self.adapter.stat(key))
+        """Raises `NotFound`. The key told is the one the object is kept under."""
+        stored = await self._stored(check_key(key))
+        return await self._again("stat", lambda: self.adapter.stat(stored))
 
     async def list(
         self, prefix: str = "", *, after: str | None = None
@@ -239,7 +259,7 @@ class StorageClient:
         """Store the same bytes under another key; by the service itself where it can."""
         check_key(ref.key)
         check_key(key)
-        if not self.capabilities.server_copy:
+        if not (self.capabilities.server_copy and self.capabilities.chosen_keys):
             stream = self.get_stream(ref)
             async with aclosing(stream):
                 return await self.put_stream(key, stream, size_bytes=ref.size_bytes)
@@ -323,6 +343,9 @@ class StorageClient:
         size_bytes: int | None,
         only_if_absent: bool,
     ) -> ObjectRef:
+        receipts = self._receipts
+        if receipts is not None and only_if_absent and await receipts.stored(key) is not None:
+            raise AlreadyExists(f"there is an object {key!r} already")
         source = Source(key, chunks, size_bytes, self.capabilities.max_object_bytes)
         async with self._writes:
             try:
@@ -340,7 +363,15 @@ class StorageClient:
                 expected=f"{source.digest.size_bytes} bytes",
                 found=f"{info.size_bytes} bytes",
             )
+        if receipts is not None:
+            await receipts.keep(key, info.key, only_if_absent=only_if_absent)
         return ObjectRef(self.name, info.key, info.size_bytes, await source.digest.result())
+
+    async def _stored(self, key: str) -> str:
+        """The key that the object is kept under, where the storage chose it."""
+        if self._receipts is None:
+            return key
+        return await self._receipts.stored(key) or key
 
     async def _if_stored(self, key: str, chunks: AsyncGenerator[bytes, None]) -> ObjectRef | None:
         digest = Digest()

@@ -27,6 +27,10 @@ class Capabilities:
     conditional_put: bool = False
     """`only_if_absent` holds even among writers that race."""
     range_get: bool = True
+    """Where false, `get` refuses any start but 0, and any end."""
+    listing: bool = True
+    deletion: bool = True
+    """Where false, objects stay for ever: `delete` refuses."""
     server_copy: bool = False
     grants: bool = False
     part_grants: bool = False
@@ -101,6 +105,15 @@ class StorageAdapter(ABC):
         """Where the objects are also files: `host:<machine>`, `sciserver:<service>`, or None."""
         return None
 
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """The URLs of the services that are called for it, each by the setting it comes from.
+
+        They are checked before the adapter is opened: a server that others can reach calls no
+        endpoint in its operator's network unless the operator allows it.
+        """
+        return {}
+
     @abstractmethod
     async def check(self) -> None:
         """Reach the service with these credentials, write, read back and leave nothing behind.
@@ -129,7 +142,7 @@ class StorageAdapter(ABC):
         """Give the bytes `[start, end)`. Raises `NotFound` before the first chunk.
 
         Closing the iterator early frees the connection. A range that begins at or behind the end
-        of the object is empty.
+        of the object is empty. Parts need the capability `range_get`.
         """
 
     @abstractmethod
@@ -141,12 +154,15 @@ class StorageAdapter(ABC):
         """Every object whose key starts with `prefix`, ascending by the UTF-8 bytes of the key.
 
         Flat and recursive; an empty prefix lists all; `after` resumes behind a key. No such prefix
-        is an empty listing.
+        is an empty listing. Capability `listing`.
         """
 
     @abstractmethod
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects. Keys that do not exist are fine; safe to repeat after any error."""
+        """Remove objects. Keys that do not exist are fine; safe to repeat after any error.
+
+        Capability `deletion`.
+        """
 
     async def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy within the storage, with the promises of `put`. Capability `server_copy`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from deepforge.plugins import AdapterInfo, adapter
 from deepforge.settings import build
 from deepforge.storage.client import StorageClient
+from deepforge.storage.receipts import Receipts
 
 LOCAL = AdapterInfo(
     id="local",
@@ -16,6 +17,7 @@ LOCAL = AdapterInfo(
     summary="Objects are files in a folder of the server's machine.",
     settings="deepforge.storage.local:LocalSettings",
     adapter="deepforge.storage.local:LocalAdapter",
+    on_server=True,
 )
 MEMORY = AdapterInfo(
     id="memory",
@@ -23,6 +25,7 @@ MEMORY = AdapterInfo(
     summary="Objects in the server's memory, gone when it ends. For trials.",
     settings="deepforge.storage.memory:MemorySettings",
     adapter="deepforge.storage.memory:MemoryAdapter",
+    on_server=True,
 )
 S3 = AdapterInfo(
     id="s3",
@@ -31,18 +34,38 @@ S3 = AdapterInfo(
     settings="deepforge.storage.s3:S3Settings",
     adapter="deepforge.storage.s3:S3Adapter",
 )
+WEBGME = AdapterInfo(
+    id="webgme",
+    title="WebGME Blob Server",
+    summary="Files in the blob storage of a WebGME server: kept for ever, by their content.",
+    settings="deepforge.storage.webgme:WebGMESettings",
+    adapter="deepforge.storage.webgme:WebGMEAdapter",
+)
+
+
+Admit = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Raises if one of an adapter's endpoints may not be called."""
 
 
 @asynccontextmanager
 async def open_storage(
-    name: str, adapter_id: str, values: Mapping[str, Any]
+    name: str,
+    adapter_id: str,
+    values: Mapping[str, Any],
+    *,
+    admit: Admit | None = None,
+    receipts: Receipts | None = None,
 ) -> AsyncIterator[StorageClient]:
     """Open the storage `name` with the settings in `values` (texts or typed values).
 
-    Nothing is asked of the service yet. Raises `NotFound` for an adapter that is not installed and
+    Nothing is asked of the service yet; `admit` is asked first whether it may be. `receipts` are for
+    storages that choose their keys. Raises `NotFound` for an adapter that is not installed and
     `ConfigError` for settings that are wrong.
     """
     info = adapter("storage", adapter_id)
     settings = build(info.settings_class(), values)
-    async with info.adapter_class()(settings) as opened:
-        yield StorageClient(opened, name)
+    made = info.adapter_class()(settings)
+    if admit is not None:
+        await admit(made.endpoints)
+    async with made as opened:
+        yield StorageClient(opened, name, receipts=receipts)

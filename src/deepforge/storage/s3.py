@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +93,15 @@ class S3Adapter(StorageAdapter):
         self._public = replace(
             self._place, endpoint_url=settings.public_endpoint_url or settings.endpoint_url
         )
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        # The public one is called by deep checks alone. With the bucket in the host name that is
+        # another host, which may lead elsewhere.
+        called = {"endpoint_url": self._place.origin}
+        if self.settings.public_endpoint_url:
+            called["public_endpoint_url"] = self._public.origin
+        return called
 
     async def __aenter__(self) -> Self:
         certificate = await asyncio.to_thread(_read_certificate, self.settings.ca_file)
@@ -308,8 +317,8 @@ def _check(settings: S3Settings) -> None:
         url = getattr(settings, name)
         if url is not None and (problem := _problem_of_url(url)):
             problems[name] = problem
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", settings.bucket):
-        problems["bucket"] = "is not a possible name of a bucket"
+    if problem := _problem_of_bucket(settings.bucket):
+        problems["bucket"] = problem
     for name in ("access_key_id", "region"):
         if not re.fullmatch(r"[\x21-\x7e]+", getattr(settings, name)):
             problems[name] = "must be letters and digits without spaces"
@@ -323,6 +332,17 @@ def _check(settings: S3Settings) -> None:
     if problems:
         listing = "; ".join(f"{name} {problem}" for name, problem in sorted(problems.items()))
         raise ConfigError(f"the settings of this storage are wrong: {listing}", fields=problems)
+
+
+def _problem_of_bucket(name: str) -> str | None:
+    """What every service refuses; S3 itself is stricter, and says so when it is asked."""
+    if not 2 <= len(name) <= 255:
+        return f"must have 2 to 255 characters, and has {len(name)}"
+    if wrong := re.search(r"[^A-Za-z0-9._-]", name):
+        return f"must be letters a-z, digits, dots, hyphens and underscores, and has {wrong[0]!r}"
+    if not re.match(r"[A-Za-z0-9]", name):
+        return f"must begin with a letter or a digit, and begins with {name[0]!r}"
+    return None
 
 
 def _problem_of_url(url: str) -> str | None:

@@ -7,8 +7,9 @@ import errno
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from deepforge.errors import (
     DeepForgeError,
@@ -62,6 +63,21 @@ async def slices(data: bytes) -> AsyncGenerator[bytes, None]:
         return
     for start in range(0, len(data), BLOCK_BYTES):
         yield data[start : start + BLOCK_BYTES]
+
+
+async def part_of(
+    chunks: AsyncGenerator[bytes, None], start: int, end: int | None
+) -> AsyncGenerator[bytes, None]:
+    """Give the bytes `[start, end)` of a stream, and close it behind them."""
+    at = 0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            wanted = chunk[max(0, start - at) : None if end is None else max(0, end - at)]
+            at += len(chunk)
+            if wanted:
+                yield wanted
+            if end is not None and at >= end:
+                return
 
 
 async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
@@ -124,11 +140,12 @@ def write_all(file: int, data: bytes) -> None:
 
 
 class Digest:
-    """A sha-256 that is computed on a thread while the bytes travel on."""
+    """A hash that is computed on a thread while the bytes travel on."""
 
-    def __init__(self) -> None:
+    def __init__(self, algorithm: Literal["sha256", "sha1"] = "sha256") -> None:
         self.size_bytes = 0
-        self._sha256 = hashlib.sha256()
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
         self._pending: asyncio.Future[None] | None = None
 
     async def feed(self, chunk: bytes) -> None:
@@ -137,15 +154,15 @@ class Digest:
         self.size_bytes += len(chunk)
         if len(chunk) <= _HASHED_HERE_BYTES:
             for start in range(0, len(chunk), _HASHED_WITH_LOCK_BYTES):
-                self._sha256.update(chunk[start : start + _HASHED_WITH_LOCK_BYTES])
+                self._hash.update(chunk[start : start + _HASHED_WITH_LOCK_BYTES])
         else:
             loop = asyncio.get_running_loop()
-            self._pending = loop.run_in_executor(None, self._sha256.update, chunk)
+            self._pending = loop.run_in_executor(None, self._hash.update, chunk)
 
     async def result(self) -> str:
-        """Return `sha256:<hex>` of all that was fed."""
+        """Return `sha256:<hex>` of all that was fed, or the like of another algorithm."""
         await self._settle()
-        return "sha256:" + self._sha256.hexdigest()
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
 
     async def _settle(self) -> None:
         if self._pending is not None:

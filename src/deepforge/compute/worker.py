@@ -1,0 +1,130 @@
+"""WebGME Worker: jobs wait in our database until a worker of the user asks for one.
+
+A worker is a program on the user's own machine: ours (`deepforge worker`), or the one of the WebGME
+Executor Framework, which gets the same jobs as zip files. It needs no open port and no account of
+ours on its machine. What a lost worker had is reported as a failure of its node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from deepforge.compute.port import (
+    Capabilities,
+    ComputeAdapter,
+    Host,
+    JobHandle,
+    JobReport,
+    JobRequest,
+    Reach,
+    Refusal,
+)
+from deepforge.errors import ConfigError, NotFound, Unavailable
+from deepforge.runner.build import runner_archive
+from deepforge.settings import setting
+from deepforge.webgme.jobs import CONFIG_FILE, is_overdue, report
+from deepforge.webgme.queue import Queue
+from deepforge.webgme.registry import Registry
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Which workers of the user may get the jobs."""
+
+    labels: str = setting(
+        "Labels that a worker must have to get these jobs, separated by commas; empty for any.",
+        default="",
+        example="gpu,lab-a",
+    )
+
+
+class WorkerCompute(ComputeAdapter):
+    """The user's queue. Any number of these may be open on one database.
+
+    A job's descendants that left its session are found by our worker on Linux, and not by the
+    original one, which only interrupts the command itself.
+    """
+
+    capabilities = Capabilities(log="live", cancel_running=True, walltime=True, gpus=True)
+
+    def __init__(self, settings: WorkerSettings, host: Host) -> None:
+        super().__init__(settings, host)
+        self.labels = tuple(one.strip() for one in settings.labels.split(",") if one.strip())
+        self._owner = host.owner
+
+    @cached_property
+    def _queue(self) -> Queue:
+        if self.host.records is None:
+            raise ConfigError("the queue of workers needs a database, and none was given")
+        return Queue(self.host.records)
+
+    @property
+    def reaches_server(self) -> Reach:
+        return "either"  # whoever got a job from us has reached us
+
+    async def check(self) -> None:
+        """Raises `Unavailable` when no worker is connected that would get these jobs."""
+        wanted = set(self.labels)
+        found = await Registry(self._queue.records).of_owner(self._owner)
+        if any(one.is_connected and wanted <= set(one.labels) for one in found):
+            return
+        kind = f"worker with the labels {', '.join(self.labels)}" if wanted else "worker"
+        raise Unavailable(
+            f"no {kind} of yours is connected; jobs would wait until one is",
+            hint="start one on the machine that shall do the work: "
+            "deepforge worker --url URL --token TOKEN",
+        )
+
+    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+        if CONFIG_FILE in request.files:
+            return [Refusal("files", f"{CONFIG_FILE} is the name of a file of ours")]
+        return []
+
+    async def submit(self, request: JobRequest) -> JobHandle:
+        archive = runner_archive()
+        shared = [name for name, data in request.files.items() if data == archive]
+        hash = await self._queue.submit(
+            self._owner,
+            request.key,
+            request.command,
+            request.files,
+            runner_file=shared[0] if shared else None,
+            resources=request.resources,
+            labels=self.labels,
+            about=request.labels,
+        )
+        return {"hash": hash}
+
+    async def poll(self, handles: Sequence[JobHandle]) -> list[JobReport]:
+        hashes = [_hash(handle) for handle in handles]
+        found = await self._queue.jobs(self._owner, sorted(set(hashes)))
+        now_s = time.time()
+        for hash, job in found.items():
+            if is_overdue(job, now_s):
+                await self._queue.end_overdue(self._owner, hash)
+        return [
+            report(found[hash])
+            if hash in found and found[hash].is_attempt
+            else JobReport("missing")
+            for hash in hashes
+        ]
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        for handle in handles:
+            try:
+                await self._queue.cancel(self._owner, _hash(handle))
+            except NotFound:
+                continue  # whoever was released has ended
+
+    def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
+        return self._queue.printed(self._owner, _hash(handle), start=start)
+
+    async def release(self, handle: JobHandle) -> None:
+        await self._queue.release(self._owner, _hash(handle))
+
+
+def _hash(handle: JobHandle) -> str:
+    return str(handle.get("hash") or "-")

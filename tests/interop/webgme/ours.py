@@ -1,0 +1,58 @@
+"""A whole server of ours in a thread, for tests that only need its address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepforge.execution.access import Address
+from deepforge.server.app import build_app
+from deepforge.server.home import open_home
+from deepforge.server.listen import base_url, bind, serving
+from deepforge.server.services import open_services
+
+READY_WITHIN_S = 60.0
+
+
+@contextlib.contextmanager
+def server_running(folder: Path) -> Iterator[str]:
+    """Serve the one local user until the block ends, with the home in `folder`. Yields the origin."""
+    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event] | BaseException]
+    ready = queue.Queue()
+
+    async def serve() -> None:
+        environ = {"DEEPFORGE_HOME": str(folder)}
+        home = open_home(environ)
+        with bind("127.0.0.1", 0) as listener:
+            url = base_url(listener)
+            address = Address(loopback_url=url, file=str(home.address))
+            async with open_services(home, drive=True, address=address, environ=environ) as use:
+                app = build_app(use)
+                async with serving(app, listener, stopping=app.state.stopping.set):
+                    stop = asyncio.Event()
+                    ready.put((url, asyncio.get_running_loop(), stop))
+                    await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            ready.put(error)
+            raise
+
+    thread = threading.Thread(target=run, name="our-server")
+    thread.start()
+    began = ready.get(timeout=READY_WITHIN_S)
+    if isinstance(began, BaseException):
+        thread.join()
+        raise RuntimeError("our server did not start") from began
+    url, loop, stop = began
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(READY_WITHIN_S)
