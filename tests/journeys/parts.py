@@ -31,12 +31,12 @@ class Server:
 
 
 @contextmanager
-def serving(shell: Shell) -> Iterator[Server]:
+def serving(shell: Shell, *, port: int = 0) -> Iterator[Server]:
     """Run a server on the shell's home until the block ends."""
     log = shell.home.with_name("server.log")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            shell.command("start", "--port", "0"),
+            shell.command("start", "--port", str(port)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,

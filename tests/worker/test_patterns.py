@@ -1,0 +1,97 @@
+"""Which files a result artifact takes. What is right was learned from minimatch 3.0.3 itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepforge.worker.patterns import matches
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("a.txt", "*.txt"),
+        ("d/a.txt", "**/*.txt"),
+        ("a.txt", "**/*.txt"),
+        ("d/e/a.txt", "d/**"),
+        (".hid", ".*"),
+        ("a.py", "!*.txt"),
+        ("a.py", "!!*.py"),
+        ("#a", "\\#a"),
+        ("a1", "a[0-9]"),
+        ("ab", "a[!0-9]"),
+        ("ab", "a[^0-9]"),
+        ("x.json", "*.{json,txt}"),
+        ("x.txt", "*.{json,txt}"),
+        ("f2", "f{1..3}"),
+        ("fbc", "f{a,b{c,d}}"),
+        ("f{a}", "f{a}"),
+        ("a?b", "a?b"),
+        ("a/b/c", "a/*/c"),
+        ("a/c", "a/**/c"),
+        ("a/b/b/c", "a/**/c"),
+        ("a[", "a["),
+        ("a/b", "a/b"),
+        ("a.b", "*"),
+        ("a+b", "a+b"),
+        ("a", "**"),
+        ("a/b", "**"),
+        ("a/b.c", "a/*.*"),
+        ("ab", "*b*"),
+        ("a*c", "a\\*c"),
+        ("axb", "a**b"),
+        ("", ""),
+        ("é", "?"),
+        ("a-b", "a[-]b"),
+        ("a]", "a[]]"),
+        ("a/.b/c", "a/**/.b/c"),
+        ("a/.b/c", "a/.b/**"),
+        ("x{1..a}", "x{1..a}"),
+        ("a\\b", "a\\\\b"),
+    ],
+)
+def test_a_pattern_means_a_path(path: str, pattern: str) -> None:
+    assert matches(path, pattern)
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("d/a.txt", "*.txt"),
+        ("d", "d/**"),
+        (".hid", "*"),
+        (".d/a", "**"),
+        (".d/a", "**/a"),
+        ("d/.h", "d/*"),
+        ("d/.h", "**"),
+        ("a.txt", "!*.txt"),
+        ("#a", "#a"),
+        ("a1", "a[!0-9]"),
+        ("x.md", "*.{json,txt}"),
+        ("f4", "f{1..3}"),
+        ("fb", "f{a,b{c,d}}"),
+        ("ab", "a?b"),
+        ("A.TXT", "*.txt"),
+        ("a", "a/"),
+        ("./a", "a"),
+        ("a", "./a"),
+        ("", "*"),
+        ("abc", "a\\*c"),
+        ("a/b", "a**b"),
+        ("a", "  "),
+        ("x/y", "*/"),
+        (".a", "[.]a"),
+        (".a", "?a"),
+        ("a/.b/c", "a/**/c"),
+        ("f4", "f{1..9..2}"),
+    ],
+)
+def test_a_pattern_does_not_mean_a_path(path: str, pattern: str) -> None:
+    assert not matches(path, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{a,b}" * 40, "[", "{", "}{", "{,", "[]", "[!]", "{1..999999}"]
+)
+def test_odd_patterns_take_no_time_and_raise_nothing(pattern: str) -> None:
+    assert not matches("x/y", pattern)
