@@ -19,10 +19,16 @@ _NO_ANSWER = 2  # the flag "moreToCome"
 
 
 @contextlib.contextmanager
-def gate(server_port: int, *, lose: Callable[[bytes], bool] | None = None) -> Iterator[int]:
+def gate(
+    server_port: int,
+    *,
+    lose: Callable[[bytes], bool] | None = None,
+    mend: Callable[[bytes], bytes] = lambda command: command,
+) -> Iterator[int]:
     """Serve a free port until the block ends. Yields it. The server behind may die and come back.
 
-    A command for which `lose` is true is done, but the connection ends before its answer.
+    A command for which `lose` is true is done, but the connection ends before its answer. What
+    `mend` makes of a command is what the server gets.
     """
     one_at_a_time = threading.Lock()
     opened: list[socket.socket] = []
@@ -37,7 +43,7 @@ def gate(server_port: int, *, lose: Callable[[bytes], bool] | None = None) -> It
                     return
                 opened.append(client)
                 thread = threading.Thread(
-                    target=_pass_on, args=(client, server_port, one_at_a_time, lose)
+                    target=_pass_on, args=(client, server_port, one_at_a_time, lose, mend)
                 )
                 threads.append(thread)
                 thread.start()
@@ -61,6 +67,7 @@ def _pass_on(
     server_port: int,
     one_at_a_time: threading.Lock,
     lose: Callable[[bytes], bool] | None,
+    mend: Callable[[bytes], bytes],
 ) -> None:
     with client, contextlib.suppress(OSError, EOFError):
         server = socket.create_connection(("127.0.0.1", server_port))
@@ -68,7 +75,7 @@ def _pass_on(
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
-                command = _message(client)
+                command = mend(_message(client))
                 with one_at_a_time:
                     server.sendall(command)
                     answer = _message(server) if _is_answered(command) else b""

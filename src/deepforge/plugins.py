@@ -28,6 +28,8 @@ class AdapterInfo:
     settings: str
     adapter: str
     port_version: int = 1
+    on_server: bool = False
+    """Whether it works with files, memory or processes of the server's own machine."""
     docs_url: str | None = None
     install_hint: str | None = None
 

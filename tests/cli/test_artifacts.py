@@ -180,6 +180,8 @@ def test_data_that_lie_there_already_can_be_named(shell: Shell) -> None:
 
     assert (made["size_bytes"], made["digest"]) == (5, None)
     assert shell("artifacts", "get", "photo", "-").data == b"photo"
+    known = shell("artifacts", "show", "photo", "--json").json["digest"]
+    assert known == f"sha256:{hashlib.sha256(b'photo').hexdigest()}"
 
 
 def test_lists_are_tables_for_people(shell: Shell, data: Path) -> None:

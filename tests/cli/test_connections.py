@@ -28,6 +28,29 @@ def test_adding_checking_and_removing(shell: Shell) -> None:
     assert [one["name"] for one in shell("storage", "list", "--json").json] == ["local"]
 
 
+def test_a_storage_with_artifacts_goes_only_by_force(shell: Shell) -> None:
+    shell("storage", "add", "local", "mine", "--folder", str(shell.folder / "data"))
+    (shell.folder / "file").write_text("content")
+    shell("artifacts", "put", "file", "--name", "kept", "--storage", "mine")
+
+    told = shell("storage", "remove", "mine", code=5).err
+    assert "1 artifact lies in the storage 'mine'" in told
+    assert "deepforge storage remove mine --force" in told
+
+    shell("storage", "remove", "mine", "--force")
+    shell("storage", "add", "local", "mine", "--folder", str(shell.folder / "data"))
+    assert shell("artifacts", "get", "kept", "-").out == "content"
+
+
+def test_a_compute_is_removed_with_its_folder(shell: Shell) -> None:
+    shell("compute", "add", "server", "box", "--slots", "1")
+    shell("compute", "check", "box")
+    assert len(list((shell.home / "computes").iterdir())) == 1
+
+    shell("compute", "remove", "box")
+    assert list((shell.home / "computes").iterdir()) == []
+
+
 def test_the_checks_of_the_defaults_pass(shell: Shell) -> None:
     assert shell("storage", "check", "local", "--json").json["ok"]
     assert shell("compute", "check", "server", "--json").json["ok"]

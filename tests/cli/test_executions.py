@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,7 @@ def test_lists_are_filtered_and_limited(shell: Shell, flaky: Path) -> None:
     assert ids("--project", "hello") == 2
     assert ids("--status", "failed") == 1
     assert ids("--status", "cancelled") == 0
+    assert "no project 'nope'" in shell("executions", "list", "--project", "nope", code=4).err
 
 
 def test_the_log_of_a_job_is_what_it_printed(shell: Shell, flaky: Path) -> None:
@@ -79,6 +83,24 @@ def test_following_what_has_ended_gives_the_log_and_its_exit_code(
 
     assert "number | once\n" in followed.out
     assert "result failed: AssertionError: closed" in followed.err
+
+
+def test_following_what_has_ended_gives_all_of_a_long_log(shell: Shell) -> None:
+    files = {
+        "operations/talk.py": "class Talk:\n    def execute(self):\n"
+        "        for number in range(40_000):\n"
+        "            print(f'line {number} of what is a long log, line after line')\n"
+        "        return 1\n",
+        "pipelines/trial.py": "from operations.talk import Talk\n\n\ndef trial():\n"
+        "    one = Talk().execute()\n    return one\n",
+    }
+    execution = shell("run", write_project(shell.folder / "project", files), "--json").json
+
+    followed = shell("executions", "logs", "-f", execution["execution"]).out
+
+    lines = [line for line in followed.splitlines() if line.startswith("one | line ")]
+    assert len(followed) > 2 * 1024 * 1024
+    assert [line.split()[3] for line in lines] == [str(number) for number in range(40_000)]
 
 
 def test_running_again_takes_over_what_succeeded(shell: Shell, flaky: Path) -> None:
@@ -110,3 +132,37 @@ def test_an_unknown_job_is_told_with_those_there_are(shell: Shell) -> None:
 
     assert "greeting, shouted" in shell("executions", "logs", execution, "nothing", code=4).err
     assert "greeting, shouted" in shell("executions", "logs", execution, code=2).err
+
+
+def test_what_is_on_a_full_disk_can_still_be_looked_at(shell: Shell) -> None:
+    """Not one byte fits into any file any more."""
+    execution = shell("run", HELLO, "--set", "name=Ada", "--json").json["execution"]
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            shell.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=shell.environ(),
+            preexec_fn=no_room,
+            check=False,
+        )
+
+    for arguments, words in (
+        (["executions", "list"], execution),
+        (["executions", "show", execution], "greeting"),
+        (["executions", "logs", execution, "greeting"], "Hello, Ada!"),
+        (["artifacts", "list"], "shouted"),
+    ):
+        told = run(*arguments)
+        assert (told.returncode, told.stderr) == (0, ""), arguments
+        assert words in told.stdout
+    told = run("storage", "add", "memory", "lab")
+    assert told.returncode == 1
+    assert "cannot grow: the disk or a quota is full" in told.stderr
+    assert "hint: make room" in told.stderr

@@ -62,6 +62,21 @@ def test_retries_skips_and_cached_results_are_told(capsys: pytest.CaptureFixture
     ]
 
 
+def test_why_it_is_tried_again_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    for attempt, message in enumerate(("the runner was killed", "a\nb", "x" * 300, "", None), 1):
+        failure = None if message is None else {"message": message}
+        progress.job(job("ready", attempts=attempt, failure=failure))
+
+    assert lines(capsys) == [
+        "train: attempt 1 did not succeed: the runner was killed; trying again",
+        "train: attempt 2 did not succeed: a; trying again",
+        f"train: attempt 3 did not succeed: {'x' * 200}…; trying again",
+        "train: attempt 4 did not succeed; trying again",
+        "train: attempt 5 did not succeed; trying again",
+    ]
+
+
 def test_log_lines_come_whole_and_before_the_end_of_their_job(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -126,6 +141,28 @@ def test_a_lost_connection_is_taken_up_again(capsys: pytest.CaptureFixture[str])
     assert lines(capsys) == ["digits: 1 job, execution e1", "train: running"]
 
 
-def test_a_connection_lost_for_good_is_an_error() -> None:
-    with pytest.raises(Unavailable):
+def test_what_was_printed_before_the_connection_was_lost_is_not_printed_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def log(start: int, text: str) -> tuple[str, dict[str, Any]]:
+        end = start + len(text.encode())
+        return "log", {"job": "train", "attempt": 1, "start": start, "end": end, "text": text}
+
+    begun = "execution", view("running", job("running"))
+    server = Server(
+        [begun, log(0, "öne\n"), log(5, "two\nthr")],
+        [begun, log(0, "öne\ntwo\n"), log(9, "three\n")],
+        [begun, log(0, "öne\ntwo\nthree\n"), log(15, "four\n"), ("end", view("succeeded"))],
+    )
+
+    follow(server.client(), "e1", prints_logs=True)
+
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["train | öne", "train | two", "train | three", "train | four"]
+
+
+def test_a_connection_lost_for_good_names_the_execution_and_the_way_back() -> None:
+    with pytest.raises(Unavailable, match="lost sight of execution e1: the server test") as caught:
         follow(Server().client(), "e1", quiet=True)
+
+    assert "deepforge executions logs -f e1" in str(caught.value.hint)

@@ -32,6 +32,14 @@ def test_a_wrong_option_names_the_help_and_ends_with_2(shell: Shell) -> None:
     assert "hint: deepforge run --help" in told
 
 
+@pytest.mark.parametrize("group", [[], ["storage"], ["storage", "add"], ["executions"]])
+def test_a_missing_command_shows_the_help_once(shell: Shell, group: list[str]) -> None:
+    told = shell(*group, code=2)
+
+    assert told.err == shell(*group, "--help").out
+    assert told.err.count("Usage:") == 1
+
+
 def test_commands_that_need_nothing_leave_nothing_behind(shell: Shell) -> None:
     shell("--help")
     shell("storage", "add", "--help")

@@ -120,6 +120,7 @@ def test_a_pipeline_that_breaks_a_rule_is_refused_with_its_place(
     [
         (["nowhere"], 2, "there is no folder nowhere"),
         (["nowhere:"], 2, "names no pipeline"),
+        ([HELLO / "deepforge.toml"], 2, "deepforge.toml is a file, not the folder of a project"),
         ([f"{HELLO}:nothing"], 2, "nothing"),
         ([HELLO, "--set", "name"], 2, "NAME=VALUE"),
         ([HELLO, "--set", "name=a", "--set", "name=b"], 2, "given twice"),
@@ -188,6 +189,30 @@ def test_ctrl_c_cancels_and_a_second_one_leaves(shell: Shell) -> None:
     assert shell("executions", "list", "--json").json[0]["status"] == "cancelled"
 
 
+def test_who_leaves_by_a_second_ctrl_c_is_told_what_becomes_of_it(shell: Shell) -> None:
+    asleep = "import signal\n" + SLEEPING["operations/sleep.py"].replace(
+        "print(", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n        print("
+    )  # and so it takes its time to end
+    project = write_project(shell.folder / "project", {**SLEEPING, "operations/sleep.py": asleep})
+    with shell.begin("run", project) as process:
+        _read_until(process, b"z | asleep")
+        process.send_signal(2)
+        _read_until(process, b"cancelling")
+        execution = shell("executions", "list", "--json").json[0]
+        while execution["cancel_requested_at"] is None:
+            execution = shell("executions", "list", "--json").json[0]
+        process.send_signal(2)
+        told = _read_until(process, b"stopped").decode()
+        assert process.wait(timeout=30) == 130
+        _close(process)
+
+    assert f"left execution {execution['id']}: its cancellation is noted" in told
+    assert f"\n  deepforge executions cancel {execution['id']}\n" in told
+    assert shell("executions", "list", "--json").json[0]["status"] == "running"
+    ended = shell("executions", "cancel", execution["id"], "--json").json
+    assert ended["status"] == "cancelled"
+
+
 SLEEPING = {
     "operations/sleep.py": "import time\n\n\nclass Sleep:\n    def execute(self):\n"
     "        print('asleep')\n        time.sleep(600)\n        z = 1\n        return z\n",
@@ -211,3 +236,24 @@ def _close(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdout, process.stderr):
         assert stream is not None
         stream.close()
+
+
+def test_executable_files_stay_so_and_links_are_told_of(shell: Shell) -> None:
+    files = {
+        "tools/greet.sh": "#!/bin/sh\necho it ran\n",
+        "operations/greet.py": "import pathlib\nimport subprocess\n\n\nclass Greet:\n"
+        "    def execute(self):\n        code = pathlib.Path(__file__).parents[1]\n"
+        "        said = [subprocess.check_output([code / 'tools' / name], text=True)\n"
+        "                for name in ('greet.sh', 'link.sh')]\n        return said\n",
+        "pipelines/trial.py": "from operations.greet import Greet\n\n\n"
+        "def trial():\n    said = Greet().execute()\n    return said\n",
+    }
+    project = write_project(shell.folder / "project", files)
+    (project / "tools" / "greet.sh").chmod(0o755)
+    (project / "tools" / "link.sh").symlink_to("greet.sh")
+
+    result = shell("run", project, "--json")
+
+    assert result.json["status"] == "succeeded", result.err
+    words = "symbolic links are recorded as the files they lead to: 'tools/link.sh'"
+    assert words in result.err.splitlines()

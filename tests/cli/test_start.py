@@ -101,14 +101,18 @@ def test_what_a_killed_run_left_goes_on_when_somebody_follows_it(shell: Shell) -
     assert count.read_text() == "x"
 
 
-def test_a_server_for_others_wants_its_token(shell: Shell) -> None:
+def test_a_server_for_others_wants_a_token(shell: Shell) -> None:
+    told = shell("start", "--host", "0.0.0.0", "--port", "0", code=3)
+    assert "deepforge users add" in told.err
+
+    shell("users", "add", "ada", input=b"correct horse\n")
     with serving(shell, "--host", "0.0.0.0") as (client, _):
         assert "token" in client("executions", "list", code=3).err
 
         wrong = replace(client, environment={**client.environment, "DEEPFORGE_TOKEN": "wrong"})
         assert "token" in wrong("executions", "list", code=3).err
 
-        token = (shell.home / "token").read_text().strip()
+        token = client("login", "ada", input=b"correct horse\n").out.strip()
         right = replace(client, environment={**client.environment, "DEEPFORGE_TOKEN": token})
         assert right("executions", "list", "--json").json == []
         assert token not in right("executions", "list").err

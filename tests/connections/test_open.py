@@ -15,7 +15,11 @@ from deepforge.errors import ConfigError, NotFound
 
 @pytest.fixture
 def connections(documents: DocumentStore, box: SecretBox, tmp_path: Path) -> Connections:
-    return Connections(documents, box, home=tmp_path / "home", environ={})
+    async def anybody(owner: str) -> bool:
+        return True
+
+    home = tmp_path / "home"
+    return Connections(documents, box, home=home, environ={}, may_use_server=anybody)
 
 
 @pytest.fixture
@@ -71,6 +75,17 @@ async def test_owners_have_storages_of_their_own(opener: Opener, connections: Co
         await (await opener.storage("lab", owner="bob")).get_bytes("key", limit_bytes=99)
     with pytest.raises(NotFound, match="there is no storage 'lab'"):
         await opener.storage("lab")
+
+
+async def test_the_default_storages_of_two_users_never_meet(opener: Opener) -> None:
+    for owner in ("ada", "bob", "local"):
+        storage = await opener.storage("local", owner=owner)
+        await storage.put_bytes("artifacts/same", owner.encode())
+
+    for owner in ("ada", "bob", "local"):
+        storage = await opener.storage("local", owner=owner)
+        assert await storage.get_bytes("artifacts/same", limit_bytes=99) == owner.encode()
+        assert [one.key async for one in storage.list("")] == ["artifacts/same"]
 
 
 async def test_a_failure_to_open_is_not_kept(
@@ -135,3 +150,24 @@ async def test_leaving_closes_what_was_opened(connections: Connections, tmp_path
         adapter.__aexit__ = noted  # type: ignore[method-assign]
         assert closed == []
     assert closed == ["trial"]
+
+
+async def test_a_discarded_compute_is_closed_and_its_folder_is_gone(
+    opener: Opener, connections: Connections, tmp_path: Path
+) -> None:
+    added = await connections.add("compute", "trial", "memory", {}, owner="local")
+    folder = tmp_path / "computes" / added.id
+    await opener.discard(added)  # one that was never opened
+    adapter = (await opener.compute("trial")).adapter
+    closed: list[bool] = []
+
+    async def leave(*_: object) -> None:
+        closed.append(folder.exists())
+
+    adapter.__aexit__ = leave  # type: ignore[method-assign]
+    await connections.remove("compute", "trial", owner="local")
+    for _ in range(2):
+        await opener.discard(added)
+
+    assert closed == [True]
+    assert list((tmp_path / "computes").iterdir()) == []

@@ -196,3 +196,16 @@ def test_a_folder_that_cannot_be_written_says_what_helps(tmp_path: Path) -> None
         SecretBox(Path("/proc/1/nowhere/secret.key"), {}).seal("s3cret", "p")
 
     assert "DEEPFORGE_SECRET_KEY" in str(caught.value.hint)
+
+
+def test_a_key_is_checked_where_there_is_one_and_none_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "secret.key"
+    SecretBox(file, {}).check()
+    assert not file.exists()
+    box_with(KEY.hex()).check()
+
+    file.write_text("not a key")
+    file.chmod(0o600)
+    for box in (SecretBox(file, {}), box_with("not a key")):
+        with pytest.raises(ConfigError, match="does not hold a secret key"):
+            box.check()

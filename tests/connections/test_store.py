@@ -6,6 +6,7 @@ import dataclasses
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from deepforge.errors import (
     ConfigError,
     Corrupt,
     DeepForgeError,
+    Forbidden,
     InvalidRequest,
     NotFound,
 )
@@ -40,10 +42,22 @@ Make = Callable[..., Connections]
 def make(documents: DocumentStore, box: SecretBox, tmp_path: Path) -> Make:
     """Connections over the same documents, in an environment of the test's choice."""
 
-    def connections(environ: Mapping[str, str] | None = None, box: SecretBox = box) -> Connections:
-        return Connections(documents, box, home=tmp_path / "home", environ=environ or {})
+    def connections(
+        environ: Mapping[str, str] | None = None, box: SecretBox = box, **more: Any
+    ) -> Connections:
+        home = tmp_path / "home"
+        more = {"may_use_server": anybody, **more}
+        return Connections(documents, box, home=home, environ=environ or {}, **more)
 
     return connections
+
+
+async def anybody(owner: str) -> bool:
+    return True
+
+
+async def nobody(owner: str) -> bool:
+    return False
 
 
 async def test_what_is_added_comes_back_with_its_secrets_apart(make: Make) -> None:
@@ -158,10 +172,10 @@ async def test_an_adapter_that_breaks_on_its_settings_is_an_adapter_s_bug(
 async def test_defaults_are_there_from_the_start_and_stay(make: Make, tmp_path: Path) -> None:
     connections = make()
 
-    local = await connections.get("storage", "local", owner="ada")
+    local = await connections.get("storage", "local", owner="local")
     server = await connections.get("compute", "server", owner="ada")
 
-    assert [local] == await connections.list("storage", owner="bob")
+    assert [local] == await connections.list("storage", owner="local")
     assert [server] == await connections.list("compute", owner="bob")
     assert (await connections.settings_of(local)).folder == str(tmp_path / "home" / "storage")
     assert (await connections.settings_of(server)).slots is None
@@ -244,7 +258,7 @@ async def test_names_that_do_not_fit_everywhere_are_refused(make: Make, name: st
 
 
 async def test_the_environment_changes_single_settings(make: Make) -> None:
-    await make().add("storage", "lab-S3.1", "s3", S3, owner="ada")
+    await make().add("storage", "lab-S3.1", "s3", S3, owner="local")
     connections = make(
         {
             "DEEPFORGE_STORAGE_LAB_S3_1__BUCKET": "other",
@@ -254,7 +268,7 @@ async def test_the_environment_changes_single_settings(make: Make) -> None:
         }
     )
 
-    stored = await connections.get("storage", "lab-S3.1", owner="ada")
+    stored = await connections.get("storage", "lab-S3.1", owner="local")
     settings = await connections.settings_of(stored)
     server = await connections.settings_of(await connections.get("compute", "server", owner="a"))
 
@@ -262,6 +276,66 @@ async def test_the_environment_changes_single_settings(make: Make) -> None:
     assert (settings.bucket, settings.access_key_id) == ("other", S3["access_key_id"])
     assert settings.secret_access_key == Secret("from the environment")
     assert server.slots == 7
+
+
+async def test_the_environment_changes_nothing_of_other_users(make: Make, tmp_path: Path) -> None:
+    """A secret of the operator must not go where somebody else says, nor two users meet in a folder."""
+    connections = make(
+        {
+            "DEEPFORGE_STORAGE_LAB__SECRET_ACCESS_KEY": "of the operator",
+            "DEEPFORGE_STORAGE_LOCAL__FOLDER": str(tmp_path / "elsewhere"),
+        }
+    )
+    await connections.add("storage", "lab", "s3", S3, owner="eve")
+
+    lab = await connections.settings_of(await connections.get("storage", "lab", owner="eve"))
+    eves = await connections.settings_of(await connections.get("storage", "local", owner="eve"))
+    ours = await connections.settings_of(await connections.get("storage", "local", owner="local"))
+
+    assert lab.secret_access_key == Secret(SECRET)
+    assert eves.folder == str(tmp_path / "home" / "users" / "eve" / "storage")
+    assert ours.folder == str(tmp_path / "elsewhere")
+
+
+async def test_everybody_has_a_folder_of_their_own(make: Make) -> None:
+    connections = make()
+    found = [
+        await connections.get("storage", "local", owner=one) for one in ("ada", "bob", "local")
+    ]
+
+    assert len({one.id for one in found}) == 3
+    assert len({one.settings["folder"] for one in found}) == 3
+
+
+async def test_what_works_on_the_servers_machine_is_for_those_allowed(make: Make) -> None:
+    """A folder of the server could be anybody's, its secret key included."""
+    defined = {"DEEPFORGE_COMPUTE_BIG__ADAPTER": "server"}
+    refused, allowed = make(defined, may_use_server=nobody), make(defined)
+    adapters: list[tuple[Port, str, dict[str, str]]] = [
+        ("storage", "local", {"folder": "/"}),
+        ("storage", "memory", {}),
+        ("compute", "server", {}),
+        ("compute", "memory", {}),
+    ]
+    for port, adapter, settings in adapters:
+        with pytest.raises(Forbidden, match=r"server's own machine, which ada may not") as caught:
+            await refused.add(port, f"my-{adapter}", adapter, settings, owner="ada")
+        assert "deepforge users permit ada --server-compute" in str(caught.value.hint)
+        await allowed.add(port, f"my-{adapter}", adapter, settings, owner="ada")
+        with pytest.raises(Forbidden):
+            await refused.allowed(port, f"my-{adapter}", owner="ada")
+        await allowed.allowed(port, f"my-{adapter}", owner="ada")
+    for name in ("server", "big"):
+        with pytest.raises(Forbidden, match=f"compute '{name}'"):
+            await refused.allowed("compute", name, owner="ada")
+
+
+async def test_who_is_not_allowed_the_machine_still_has_the_rest(make: Make) -> None:
+    connections = make(may_use_server=nobody)
+    await connections.add("storage", "lab", "s3", S3, owner="ada")
+
+    assert (await connections.allowed("storage", "lab", owner="ada")).name == "lab"
+    assert (await connections.allowed("storage", "local", owner="ada")).name == "local"
 
 
 async def test_a_wrong_variable_is_named(make: Make) -> None:

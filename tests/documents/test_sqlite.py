@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deepforge.documents import sqlite_file
 from deepforge.documents.port import Collection, Document
-from deepforge.documents.sqlite import SCHEMA_VERSION, SqliteStore
+from deepforge.documents.sqlite import SqliteStore
+from deepforge.documents.sqlite_file import SCHEMA_VERSION
 from deepforge.errors import (
     AlreadyExists,
     ConfigError,
@@ -37,6 +39,38 @@ def _locked(path: Path) -> Iterator[None]:
         connection.execute("begin immediate")
         yield
         connection.execute("rollback")
+
+
+@contextlib.contextmanager
+def _no_room() -> Iterator[None]:
+    """Let no file grow: as on a full disk. SIGXFSZ is ignored by Python."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def _data(path: Path) -> list[bytes]:
+    """What the files hold that matter; the others may come and go."""
+    wal = path.with_name(f"{path.name}-wal")
+    return [path.read_bytes(), wal.read_bytes() if wal.exists() else b""]
+
+
+async def _crash_after_writing(path: Path, id: str) -> None:
+    program = (
+        "import asyncio, os, sys; from pathlib import Path\n"
+        "from deepforge.documents.sqlite import SqliteStore\n"
+        "from deepforge.testing.documents import CONTRACT_COLLECTIONS\n"
+        "async def main():\n"
+        "    store = await SqliteStore(Path(sys.argv[1]), CONTRACT_COLLECTIONS).__aenter__()\n"
+        "    await store.insert('notes', sys.argv[2], {})\n"
+        "    os._exit(9)\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(path), id)
+    assert await process.wait() == 9
 
 
 async def test_file_and_folder_are_for_their_owner_alone(tmp_path: Path) -> None:
@@ -113,26 +147,64 @@ async def test_a_file_that_cannot_grow_is_full_for_large_documents_alone(tmp_pat
         assert ["after", "before", "large"] == [one.id for one in await store.find("notes")]
 
 
-async def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
+async def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     async with _store(path):
         pass
-    store = _store(path)
-    original = store._connect
+    original = sqlite_file._connect
 
-    def small() -> sqlite3.Connection:
-        connection = original()
+    def small(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+        connection = original(path, busy_timeout_s)
         connection.execute("pragma max_page_count = 40")  # SQLite answers as for a full disk
         return connection
 
-    store._connect = small  # type: ignore[method-assign]
-    async with store:
+    monkeypatch.setattr(sqlite_file, "_connect", small)
+    async with _store(path) as store:
         await store.insert("notes", "a", {})
         with pytest.raises(StorageFull, match="cannot grow"):
             await store.insert("notes", "b", {}, bytes(1024 * 1024))
         await store.insert("notes", "c", {})
 
         assert ["a", "c"] == [one.id for one in await store.find("notes")]
+
+
+@pytest.mark.parametrize("left_by", ["a good end", "a crash"])
+async def test_what_is_on_a_full_disk_can_be_read_where_that_suffices(
+    tmp_path: Path, left_by: str
+) -> None:
+    """Not one byte fits any more: not even the files that SQLite keeps while it reads."""
+    path = tmp_path / "a.db"
+    async with _store(path) as store:
+        await store.insert("notes", "a", {"rank": 1})
+    if left_by == "a crash":
+        await _crash_after_writing(path, "b")
+    before = _data(path)
+
+    with _no_room():
+        with pytest.raises(StorageFull):
+            await _store(path).__aenter__()
+        async with SqliteStore(path, CONTRACT_COLLECTIONS, reading_suffices=True) as full:
+            found = [one.id for one in await full.find("notes")]
+            assert (await full.get("notes", "a")).body == {"rank": 1}
+            for _ in range(2):
+                with pytest.raises(StorageFull, match="cannot grow"):
+                    await full.insert("notes", "c", {})
+
+    assert ["a", "b"][: 1 + (left_by == "a crash")] == found
+    assert before == _data(path)
+    async with SqliteStore(path, CONTRACT_COLLECTIONS, reading_suffices=True) as roomy:
+        await roomy.insert("notes", "c", {})
+
+
+async def test_a_file_that_lacks_something_is_not_opened_for_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with SqliteStore(path, [Collection("notes")]):
+        pass
+
+    with _no_room(), pytest.raises(StorageFull):
+        await SqliteStore(
+            path, [Collection("notes"), Collection("more")], reading_suffices=True
+        ).__aenter__()
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 from deepforge.compute.memory import MemoryCompute, MemoryJob
 from deepforge.compute.port import JobReport
 from deepforge.connections import store as connection_store
-from deepforge.connections.open import LOCAL_OWNER, Opener
+from deepforge.connections.open import Opener
 from deepforge.connections.secrets import SecretBox
-from deepforge.connections.store import Connections
+from deepforge.connections.store import LOCAL_OWNER, Connections
 from deepforge.documents.port import DocumentStore
 from deepforge.documents.registry import open_documents
 from deepforge.events import Events

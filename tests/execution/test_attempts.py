@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deepforge.compute.memory import MemoryJob
-from deepforge.connections.open import LOCAL_OWNER
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import AttemptOver, AuthError, Conflict, InvalidRequest, NotFound
 from deepforge.execution.access import Address
 from deepforge.execution.model import ExecutionState

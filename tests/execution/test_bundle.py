@@ -8,9 +8,11 @@ import zipfile
 
 import pytest
 
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import Unavailable
 from deepforge.execution.bundle import Bundles, pack
-from deepforge.ids import digest
+from deepforge.ids import digest, utc_now
+from deepforge.projects.objects import TreeEntry
 from deepforge.storage.client import StorageClient
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
 from deepforge.storage.retry import Retry
@@ -119,3 +121,23 @@ async def test_another_storage_of_the_same_name_gets_its_own(rig: Rig) -> None:
         bundle = await bundles.put(storage, project, commit)
 
         assert (await storage.stat(bundle.key)).size_bytes == bundle.size_bytes
+
+
+async def test_files_that_git_calls_executable_are_so_in_the_bundle(rig: Rig) -> None:
+    project = (await rig.projects.create_or_get(LOCAL_OWNER, "trial")).id
+    (sha,) = await rig.history.put_blobs(project, [b"#!/bin/sh\n"])
+    commit = await rig.history.commit(
+        project,
+        {"run.sh": TreeEntry(sha, executable=True), "text": TreeEntry(sha)},
+        message="m",
+        author="a",
+        when=utc_now(),
+        parent=None,
+    )
+    _, storage = faulty("modes")
+    bundle = await Bundles(rig.history).put(storage, project, commit)
+    data = await storage.get_bytes(bundle.key, limit_bytes=10**6)
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        modes = {one.filename: one.external_attr >> 16 for one in archive.infolist()}
+    assert modes == {"run.sh": 0o755, "text": 0o644}

@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from deepforge.compute.memory import MemoryJob
-from deepforge.connections.open import LOCAL_OWNER
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import AttemptOver, AuthError, DeepForgeError, OutcomeUnknown, Unavailable
 from deepforge.execution import driver
 from deepforge.execution.access import Address

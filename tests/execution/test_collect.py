@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deepforge.compute.memory import MemoryJob
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.documents.registry import open_documents
 from deepforge.errors import AuthError, InvalidRequest, Unavailable
 from deepforge.execution import collect, machine
@@ -22,6 +24,8 @@ from deepforge.runner import protocol
 from deepforge.runner.protocol import Output, Result
 from deepforge.storage.client import StorageClient
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
+from deepforge.storage.port import ObjectRef
+from execution.rig import Rig, job_named, job_of, leave_result, states
 from execution.test_store import new_execution
 
 DATA = b"some bytes"
@@ -189,6 +193,8 @@ HOSTILE = [
     '{"status": "failed", "log": {"size_bytes": "x", "lines": 0, "digest": "y"}}',
     '{"status": "failed", "log": {"size_bytes": 1000000000000000000000, "lines": 0, "digest": "y"}}',
     '{"status": "failed", "log": {"size_bytes": -1, "lines": 0, "digest": "y"}}',
+    '{"status": "failed", "inputs": [{"name": "inputs/a", "size_bytes": 1, "digest": "d"}]}',
+    '{"status": "failed", "inputs": [{"name": "inputs/a", "size_bytes": -1}]}',
     '{"status": "succeeded", "outputs": [{"name": "../x", "type": "t", "format": "f", '
     '"size_bytes": 1, "digest": "d"}]}',
     '{"status": "succeeded", "outputs": [{"name": "model", "type": 7, "format": "f", '
@@ -281,3 +287,58 @@ async def test_nobody_is_asked_for_who_gave_up() -> None:
 
     with pytest.raises(Unavailable, match="still"):
         await asyncio.wait_for(trouble.insist(lambda: len(trouble.errors) == 0), 5)
+
+
+async def imported(rig: Rig, data: bytes = DATA) -> str:
+    """An artifact of an object that lay there already; its digest is not known."""
+    ref = ObjectRef("local", "raw/images", len(data))
+    storage = await rig.opener.storage("local", owner=LOCAL_OWNER)
+    await storage.put_bytes(ref.key, data)
+    artifact = await rig.artifacts.add(
+        project=None, name="images", type="file", format="file", ref=ref, owner=LOCAL_OWNER
+    )
+    return artifact.id
+
+
+def reads(data: bytes) -> Callable[[MemoryJob], Awaitable[int]]:
+    """A far side that says it read these data for its input `other`."""
+
+    async def far_side(job: MemoryJob) -> int:
+        read = protocol.InputRead("inputs/other", len(data), digest(data))
+        leave_result(job_of(job), inputs=[read])
+        return 0
+
+    return far_side
+
+
+async def test_the_digest_of_imported_data_is_learnt_by_who_reads_them_first(rig: Rig) -> None:
+    artifact = await imported(rig)
+    rig.far_sides["two"] = reads(DATA)
+    await rig.record()
+    view = await rig.ended(await rig.start(inputs={"given": "images"}))
+
+    assert set(states(view.jobs).values()) == {"succeeded"}
+    assert (await rig.artifacts.get(artifact)).ref.digest == digest(DATA)
+    (two,) = await rig.artifacts.list(name="two")
+    assert two.provenance["inputs"]["other"]["digest"] == digest(DATA)
+
+
+async def test_an_attempt_that_read_other_data_than_were_known_has_failed(rig: Rig) -> None:
+    """Two executions began before anybody knew the digest, and the object changed in between."""
+    artifact = await imported(rig)
+
+    async def too_late(job: MemoryJob) -> int:
+        await rig.artifacts.learn(artifact, size_bytes=len(DATA), digest=digest(DATA))
+        return await reads(DATA[::-1])(job)
+
+    rig.far_sides["two"] = too_late
+    await rig.record()
+    view = await rig.ended(await rig.start(inputs={"given": "images"}))
+
+    job = job_named(view, "two")
+    assert (job.state, len(job.attempts)) == (JobState.FAILED, 1)
+    assert job.failure is not None
+    assert job.failure.kind == "corrupt"
+    assert "input 'other': artifact images@1 is not what it was" in job.failure.message
+    assert await rig.artifacts.list(name="two") == []
+    assert (await rig.artifacts.get(artifact)).ref.digest == digest(DATA)

@@ -12,7 +12,7 @@ import pytest
 from deepforge.compute.client import ComputeClient
 from deepforge.compute.memory import MemoryJob
 from deepforge.compute.port import JobHandle, JobReport, JobRequest
-from deepforge.connections.open import LOCAL_OWNER
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import AuthError, InvalidRequest, NoCapacity, NotFound, Unavailable
 from deepforge.execution import collect
 from deepforge.execution.access import Address
@@ -131,7 +131,7 @@ async def test_a_storage_that_is_away_is_waited_for_and_said(
 
     async def reading(storage: StorageClient, job: Job) -> Collected | None:
         if away:
-            raise Unavailable(f"storage {storage.name!r} does not answer")
+            raise Unavailable("it does not answer")
         return await read(storage, job)
 
     monkeypatch.setattr(collect, "read", reading)
@@ -141,7 +141,7 @@ async def test_a_storage_that_is_away_is_waited_for_and_said(
     away = False
     view = await rig.ended(id)
 
-    assert said.execution.paused_by == "storage 'local' does not answer"
+    assert said.execution.paused_by == "storage 'local': it does not answer"
     assert said.execution.state is ExecutionState.RUNNING
     assert view.execution.state is ExecutionState.SUCCEEDED
     assert view.execution.paused_by is None

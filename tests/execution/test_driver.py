@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deepforge.compute.memory import MemoryJob
-from deepforge.errors import Unavailable
+from deepforge.errors import StorageFull, Unavailable
 from deepforge.execution import driver
 from deepforge.execution.driver import Driver
 from deepforge.execution.model import Execution, ExecutionState, Job, Lease
@@ -317,3 +317,97 @@ async def test_a_cancel_of_another_process_is_heard(rig: Rig, gate: Gate) -> Non
 
     assert view.execution.state is ExecutionState.CANCELLED
     assert states(view.jobs)["one"] == states(view.jobs)["two"] == "cancelled"
+
+
+class FullDisk:
+    """The database takes no more of an execution until there is room again."""
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        for name in ("save_job", "change_execution"):
+            monkeypatch.setattr(rig.store, name, self._until_room(getattr(rig.store, name)))
+
+    def _until_room(self, write: Any) -> Any:
+        async def guarded(*arguments: Any, **named: Any) -> Any:
+            if self.is_full:
+                raise StorageFull("no room for the database", hint="make room")
+            return await write(*arguments, **named)
+
+        return guarded
+
+
+async def test_a_full_disk_is_told_at_once_although_it_cannot_be_stored(
+    rig: Rig, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "AGAIN_S", 0.05)
+    rig.far_sides["one"] = gate
+    await rig.record()
+    id = await rig.start()
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    async with rig.events.listen(id) as queue:
+        disk = FullDisk(rig, monkeypatch)
+        gate.open.set()
+        event = await asyncio.wait_for(queue.get(), 10)
+        while event.kind != "execution":
+            event = await asyncio.wait_for(queue.get(), 10)
+        said = await rig.view(id)
+    stored = (await rig.store.execution(id)).value
+    disk.is_full = False
+    view = await rig.ended(id)
+
+    assert event.data["execution"].paused_by == "no room for the database\nhint: make room"
+    assert said.execution.paused_by == event.data["execution"].paused_by
+    assert stored.paused_by is None
+    assert (view.execution.state, view.execution.paused_by) == (ExecutionState.SUCCEEDED, None)
+    assert len(rig.ran) == 3
+
+
+async def test_one_that_cannot_be_adopted_says_why_and_keeps_nobody_up(
+    idle: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = await orphan(idle, monkeypatch), await orphan(idle, monkeypatch)
+    change, can_be_written = idle.store.change_execution, asyncio.Event()
+
+    async def change_others(id: str, how: Any) -> Execution:
+        if id == stuck and not can_be_written.is_set():
+            raise StorageFull("no room for the database")
+        return await change(id, how)
+
+    monkeypatch.setattr(idle.store, "change_execution", change_others)
+    async with another_driver(idle) as one:
+        view = await idle.ended(other)
+        said = one.shown((await idle.store.execution(stuck)).value)
+        can_be_written.set()
+        ended = await idle.ended(stuck)
+        after = one.shown(ended.execution)
+
+    assert view.execution.state is ended.execution.state is ExecutionState.SUCCEEDED
+    assert said.paused_by == "no room for the database"
+    assert after.paused_by is None
+
+
+async def test_looking_for_work_survives_a_log_that_cannot_be_written(
+    idle: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenLog:
+        def __getattr__(self, name: str) -> Any:
+            def write(*arguments: Any, **named: Any) -> None:
+                raise OSError(28, "No space left on device")
+
+            return write
+
+    id = await orphan(idle, monkeypatch)
+    running, errors = idle.store.running, [RuntimeError("x"), Unavailable("y")]
+
+    async def failing() -> Any:
+        if errors:
+            raise errors.pop()
+        return await running()
+
+    monkeypatch.setattr(idle.store, "running", failing)
+    monkeypatch.setattr(driver, "log", BrokenLog())
+    async with another_driver(idle):
+        view = await idle.ended(id)
+
+    assert view.execution.state is ExecutionState.SUCCEEDED
+    assert errors == []

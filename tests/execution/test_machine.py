@@ -243,6 +243,18 @@ def test_an_end_without_a_result(report: JobReport, state: JobState, kind: str) 
     assert "python3: not found" in job.failure.message
 
 
+def test_who_may_have_killed_a_runner_is_said() -> None:
+    killed, ended = (
+        told(running(), machine.Reported(1, report), machine.NoResult(1, report))[0].failure
+        for report in (JobReport("exited", -9, "signal"), JobReport("exited", 1, "normal"))
+    )
+
+    assert killed is not None
+    assert ended is not None
+    assert "the operation does it (it kills its parent process" in (killed.hint or "")
+    assert ended.hint is None
+
+
 @pytest.mark.parametrize("events", [(), (machine.Freed(),)])
 def test_cancel_before_submission_is_at_once(events: tuple[Event, ...]) -> None:
     job, done = told(new_job(), *events, machine.CancelAsked())

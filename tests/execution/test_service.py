@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deepforge.compute.memory import MemoryJob
-from deepforge.connections.open import LOCAL_OWNER
+from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import (
     Conflict,
     DeepForgeError,
@@ -216,7 +216,7 @@ async def test_a_rerun_runs_only_what_is_left(rig: Rig) -> None:
     assert job_named(view, "one").outputs == job_named(first, "one").outputs
     names = [one.name for one in await rig.artifacts.list(project=project)]
     assert sorted(names) == ["alone", "two"]  # what was taken over is not published twice
-    provenance = (await rig.artifacts.resolve("two", project)).provenance
+    provenance = (await rig.artifacts.resolve("two", owner=LOCAL_OWNER, project=project)).provenance
     assert provenance["execution"] == view.execution.id
     assert provenance["inputs"]["part"]["key"].startswith(f"executions/{first.execution.id}/")
 

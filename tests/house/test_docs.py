@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.util
 import re
 import textwrap
@@ -136,6 +137,27 @@ def test_commands_in_the_docs_are_understood(pages: dict[Path, str], reference: 
                 command = _longest(words, known)
                 options = {word.partition("=")[0] for word in words if word.startswith("--")}
                 assert options <= known[command], f"{path}: {line}"
+
+
+def test_a_systemd_unit_starts_what_exists_and_leaves_jobs_alone(
+    pages: dict[Path, str], reference: ModuleType
+) -> None:
+    known = {context.command_path: command for context, command in reference.commands()}
+    units = [
+        (path, code)
+        for path, text in pages.items()
+        for language, code in CODE.findall(text)
+        if language == "ini"
+    ]
+    assert units
+    for path, code in units:
+        unit = configparser.ConfigParser(interpolation=None)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]  # as its documentation says
+        unit.read_string(code)
+        program, command, *arguments = unit["Service"]["ExecStart"].split()
+        context = click.Context(known[f"{Path(program).name} {command}"])
+        context.command.parse_args(context, arguments)
+        assert unit["Service"]["KillMode"] == "process", path
 
 
 def _longest(words: list[str], known: dict[str, set[str]]) -> str:

@@ -144,6 +144,7 @@ def test_links_inside_are_followed_and_others_refused(tmp_path: Path) -> None:
 
     assert files["link.py"].sha == files["real.py"].sha
     assert b"content of real.py" == files["link.py"].read()
+    assert [path for path, one in files.items() if one.is_link] == ["link.py"]
     targets = {
         "../outside.py": "outside the folder",
         "/etc/passwd": "outside the folder",

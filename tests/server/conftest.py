@@ -44,6 +44,7 @@ def built_app() -> FastAPI:
 def app(built_app: FastAPI, services: Services) -> FastAPI:
     built_app.state.services = services
     built_app.state.stopping = asyncio.Event()
+    built_app.state.wants_login = False
     return built_app
 
 
@@ -77,6 +78,7 @@ async def live(
         async with open_services(home, drive=True, address=address, environ=environ) as services:
             built_app.state.services = services
             built_app.state.stopping = asyncio.Event()
+            built_app.state.wants_login = False
             async with (
                 serving(built_app, listener, stopping=built_app.state.stopping.set),
                 httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=60) as client,

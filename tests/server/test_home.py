@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import multiprocessing
+import errno
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,16 @@ def test_a_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
         open_home({"DEEPFORGE_HOME": str(tmp_path)})
 
 
-def test_a_home_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+@pytest.mark.parametrize(("mode", "advice"), [(0o777, "chmod 700"), (0o1777, "of your own")])
+def test_a_home_everybody_may_write_to_is_refused(tmp_path: Path, mode: int, advice: str) -> None:
+    """A sticky folder is shared on purpose, as /tmp is: nobody is told to close it."""
+    tmp_path.chmod(mode)
 
-    with pytest.raises(ConfigError, match="everybody"):
+    with pytest.raises(ConfigError, match="everybody") as caught:
         open_home({"DEEPFORGE_HOME": str(tmp_path)})
+
+    assert advice in (caught.value.hint or "")
+    assert ("chmod" in (caught.value.hint or "")) == (mode == 0o777)
 
 
 def test_the_database_is_in_the_home_unless_the_environment_names_one(tmp_path: Path) -> None:
@@ -78,36 +84,6 @@ def test_the_database_is_in_the_home_unless_the_environment_names_one(tmp_path: 
 
     assert home.database_url({}) == f"sqlite://{tmp_path}/deepforge.db"
     assert home.database_url({"DEEPFORGE_DATABASE": "mongodb://x/y"}) == "mongodb://x/y"
-
-
-def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-
-    first, second = home.access_token(), home.access_token()
-
-    assert first == second
-    assert len(first.reveal()) >= 43
-    assert mode(home.token) == 0o600
-    assert [one.name for one in tmp_path.iterdir()] == ["token"]
-
-
-def test_processes_that_race_for_the_first_token_all_get_the_same(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    with context.Pool(8) as pool:
-        tokens = pool.map(_token, [tmp_path] * 32, chunksize=1)
-
-    assert len(set(tokens)) == 1
-
-
-def _token(folder: Path) -> str:
-    return Home(folder).access_token().reveal()
-
-
-def test_an_emptied_token_is_an_error_and_not_an_open_door(tmp_path: Path) -> None:
-    Home(tmp_path).token.write_text("\n")
-
-    with pytest.raises(ConfigError, match="empty or too short"):
-        Home(tmp_path).access_token()
 
 
 def test_the_address_is_written_whole_and_only_removed_by_its_writer(tmp_path: Path) -> None:
@@ -122,3 +98,20 @@ def test_the_address_is_written_whole_and_only_removed_by_its_writer(tmp_path: P
     home.remove_address("http://127.0.0.1:2")
     assert home.read_address() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_written_is_fine_once_it_holds_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it can be read. (A read-only file system takes more rights than a test has.)"""
+    environ = {"DEEPFORGE_HOME": str(tmp_path)}
+    home = open_home(environ)
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(ConfigError, match="Read-only file system"):
+        open_home(environ)
+    home.database.touch()
+    assert open_home(environ) == home

@@ -4,11 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ import httpx
 import pytest
 
 from deepforge.errors import ConfigError
+from deepforge.execution.access import Address
 from deepforge.server.home import Home, open_home
+from deepforge.server.services import Services, open_services
 from deepforge.server.start import _checked_url, embedded, start
+from deepforge.settings import Secret
 
 SERVER = """
 import json, sys
@@ -28,7 +30,7 @@ from deepforge.server.logs import configure_logging
 from deepforge.server.start import start
 
 def announce(listening):
-    print(json.dumps([listening.url, str(listening.token_file)]), flush=True)
+    print(json.dumps([listening.url, listening.wants_login]), flush=True)
 
 configure_logging()
 options = json.loads(sys.argv[1])
@@ -37,9 +39,12 @@ run(start(open_home(), announce=announce, **{"host": "127.0.0.1", "port": 0, **o
 
 
 @contextmanager
-def server(folder: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """A server process on a home below `folder`: the process, its URL, its token file."""
+def server(
+    folder: Path, variables: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], str, bool]]:
+    """A server process on a home below `folder`: the process, its URL, whether it wants a login."""
     environ = {"DEEPFORGE_HOME": str(folder / "home"), "PATH": os.environ["PATH"]}
+    environ |= variables or {}
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, json.dumps(options)],
         env=environ,
@@ -49,8 +54,8 @@ def server(folder: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str]
     ) as process:
         assert process.stdout is not None
         try:
-            url, token_file = json.loads(process.stdout.readline())
-            yield process, url, token_file
+            url, wants_login = json.loads(process.stdout.readline())
+            yield process, url, wants_login
         finally:
             if process.poll() is None:
                 process.kill()
@@ -58,7 +63,7 @@ def server(folder: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str]
 
 def test_a_local_server_asks_for_no_token_and_leaves_in_good_order(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    with server(tmp_path) as (process, url, token_file):
+    with server(tmp_path) as (process, url, wants_login):
         answer = httpx.get(f"{url}/api/v1/projects")
         foreign = httpx.get(f"{url}/api/v1/projects", headers={"host": "evil.example"})
         address = home.read_address()
@@ -68,8 +73,7 @@ def test_a_local_server_asks_for_no_token_and_leaves_in_good_order(tmp_path: Pat
         assert process.wait(10) == 0
 
     assert (answer.status_code, foreign.status_code) == (200, 403)
-    assert token_file == "None"
-    assert not home.token.exists()
+    assert not wants_login
     assert address == url
     assert home.read_address() is None
     assert [one["event"] for one in log] == ["server_started", "server_stopping", "server_stopped"]
@@ -78,17 +82,39 @@ def test_a_local_server_asks_for_no_token_and_leaves_in_good_order(tmp_path: Pat
 @pytest.mark.parametrize(
     "options", [{"host": "0.0.0.0"}, {"public_url": "https://forge.example.org/"}]
 )
-def test_a_server_others_can_reach_wants_its_token(tmp_path: Path, options: dict[str, str]) -> None:
-    with server(tmp_path, **options) as (_, url, token_file):
-        here = Home(tmp_path / "home").read_address() or ""
-        token = Path(token_file).read_text()
-        without = httpx.get(f"{here}/api/v1/projects")
-        right = httpx.get(f"{here}/api/v1/projects", headers={"authorization": f"Bearer {token}"})
-        health = httpx.get(f"{here}/api/v1/health")
+async def test_a_server_others_can_reach_wants_a_token(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    home = open_home({"DEEPFORGE_HOME": str(tmp_path / "home")})
+    async with open_services(home, drive=False, address=Address(), environ={}) as services:
+        await services.users.add("ada", Secret("correct horse"))
+        token = (await services.tokens.create("ada", "laptop", ["api"]))[1].reveal()
+    with server(tmp_path, **options) as (_, url, wants_login):
+        here = home.read_address() or ""
+        async with httpx.AsyncClient(base_url=f"{here}/api/v1") as http:
+            without = await http.get("/projects")
+            right = await http.get("/projects", headers={"authorization": f"Bearer {token}"})
+            health = await http.get("/health")
 
     assert url.startswith("https://forge.example.org" if "public_url" in options else "http://127")
     assert (without.status_code, right.status_code, health.status_code) == (401, 200, 200)
-    assert stat.S_IMODE(Path(token_file).stat().st_mode) == 0o600
+    assert wants_login
+
+
+async def test_a_server_others_can_reach_does_not_start_without_accounts(home: Home) -> None:
+    with pytest.raises(ConfigError, match="wants accounts") as caught:
+        await start(home, host="0.0.0.0", port=0, announce=lambda _: None)
+
+    assert "deepforge users add" in str(caught.value.hint)
+    assert home.read_address() is None
+
+
+async def test_disabled_accounts_are_not_enough_to_start(home: Home, services: Services) -> None:
+    await services.users.add("ada", Secret("correct horse"))
+    await services.users.change("ada", is_disabled=True)
+
+    with pytest.raises(ConfigError, match="wants accounts"):
+        await start(home, host="0.0.0.0", port=0, announce=lambda _: None)
 
 
 def test_idle_connections_do_not_hold_the_server_up(tmp_path: Path) -> None:
@@ -154,3 +180,53 @@ async def test_two_may_use_one_home_at_once(home: Home) -> None:
             assert made.status_code == 200
             assert len(listed.json()["items"]) == number + 1
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("key", ["too short", "0" * 63, "g" * 64, "ä" * 32])
+async def test_a_secret_key_that_is_none_stops_everything_at_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Not only what happens to need it, job after job."""
+    monkeypatch.setenv("DEEPFORGE_SECRET_KEY", key)
+
+    with pytest.raises(ConfigError, match="does not hold a secret key"):
+        await start(home, host="127.0.0.1", port=0, announce=lambda _: None)
+    for drive in (False, True):
+        with pytest.raises(ConfigError, match="DEEPFORGE_SECRET_KEY"):
+            async with embedded(home, drive=drive):
+                pass
+    assert home.read_address() is None
+    assert not home.secret_key.exists()
+
+
+@pytest.mark.parametrize("allowed", ["", "127.0.0.1"])
+async def test_a_server_others_can_reach_is_no_way_into_its_network(
+    tmp_path: Path, allowed: str
+) -> None:
+    home = open_home({"DEEPFORGE_HOME": str(tmp_path / "home")})
+    async with open_services(home, drive=False, address=Address(), environ={}) as services:
+        await services.users.add("ada", Secret("correct horse"))
+        token = (await services.tokens.create("ada", "laptop", ["api"]))[1].reveal()
+    settings = {
+        "endpoint_url": "http://127.0.0.1:9", "bucket": "lab", "access_key_id": "a",
+        "secret_access_key": "b",
+    }  # fmt: skip
+    body = {"name": "lab", "adapter": "s3", "settings": settings}
+    variables = {"DEEPFORGE_ALLOW_PRIVATE_ENDPOINTS": allowed} if allowed else {}
+    with server(tmp_path, variables, host="0.0.0.0"):
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as http:
+            url = f"{home.read_address()}/api/v1/connections/storage"
+            answer = await http.post(url, json=body)
+
+    assert answer.status_code == (201 if allowed else 422), answer.text
+    if not allowed:
+        assert "DEEPFORGE_ALLOW_PRIVATE_ENDPOINTS=127.0.0.1" in answer.json()["error"]["hint"]
+
+
+async def test_what_is_allowed_in_a_way_nobody_understands_stops_the_server(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPFORGE_ALLOW_PRIVATE_ENDPOINTS", "http://minio.lab")
+
+    with pytest.raises(ConfigError, match="neither a host nor a network"):
+        await start(home, host="0.0.0.0", port=0, announce=lambda _: None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from deepforge.events import Event
 from deepforge.execution.access import Address
@@ -26,6 +27,7 @@ from deepforge.server.app import build_channel_app
 from deepforge.server.home import Home
 from deepforge.server.listen import base_url, bind, serving
 from deepforge.server.services import Services, open_services
+from deepforge.settings import Secret
 from server_client import ended, events, record, start
 
 TALKING = {
@@ -54,6 +56,10 @@ def talking(lines: int, pause: float = 0.0):
 """,
 }
 ORDER = ["waiting", "ready", "submitting", "queued", "running", "collecting", "succeeded"]
+
+
+async def nobody_left() -> None:
+    """Everybody who was admitted still is."""
 
 
 def spoken(lines: int) -> str:
@@ -180,12 +186,48 @@ async def test_a_reader_who_leaves_is_forgotten_at_once(
 async def test_a_server_that_stops_ends_its_streams_without_an_end(services: Services) -> None:
     view = await stored(services)
     stopping = asyncio.Event()
-    following = stream.follow(services, view.execution.id, "local", logs=True, stopping=stopping)
+    following = stream.follow(
+        services,
+        view.execution.id,
+        "local",
+        logs=True,
+        stopping=stopping,
+        still_admitted=nobody_left,
+    )
     first = await anext(following)
     stopping.set()
 
     assert first.startswith(b"event: execution\n")
     assert [piece async for piece in following] == []
+
+
+@pytest.mark.parametrize("end", ["revoked", "disabled", "expired"])
+async def test_a_stream_breaks_off_soon_after_its_token_ended(
+    app: FastAPI, wire: httpx.AsyncClient, services: Services, end: str
+) -> None:
+    await services.users.add("ada", Secret("correct horse"))
+    days = 2 / 86400 if end == "expired" else 1
+    _, token = await services.tokens.create("ada", "laptop", ["api"], days=days)
+    view = await stored(services, owner="ada")
+    app.state.wants_login = True
+    headers = {"authorization": f"Bearer {token.reveal()}"}
+    events = f"/executions/{view.execution.id}/events"
+    async with (
+        asyncio.timeout(10),
+        wire.stream("GET", events, headers=headers) as response,
+    ):
+        assert response.status_code == 200
+        lines = response.aiter_lines()
+        assert await anext(lines) == "event: execution"
+        if end == "revoked":
+            await services.tokens.revoke("ada", "laptop")
+        elif end == "disabled":
+            await services.users.change("ada", is_disabled=True)
+        rest = [line async for line in lines]
+    again = await wire.get(events, headers=headers)
+
+    assert "event: end" not in rest
+    assert again.status_code == 401
 
 
 async def test_an_older_version_of_a_job_is_not_news(services: Services) -> None:
@@ -235,11 +277,11 @@ def test_pieces_of_a_log_are_joined_whatever_their_cuts() -> None:
     ]
 
 
-async def stored(services: Services) -> ExecutionView:
+async def stored(services: Services, owner: str = "local") -> ExecutionView:
     """An execution that nobody drives."""
     execution = Execution(
         id="0" * 20,
-        owner="local",
+        owner=owner,
         project="p",
         project_name="p",
         pipeline="p",
@@ -264,3 +306,20 @@ async def stored(services: Services) -> ExecutionView:
     jobs = [Job(execution.id, planned)]
     await ExecutionStore(services.documents).create(execution, jobs)
     return ExecutionView(execution, jobs)
+
+
+@pytest.mark.parametrize(("query", "is_whole"), [("", False), ("?whole_logs=true", True)])
+async def test_a_long_log_that_is_stored_comes_whole_for_who_asks(
+    live: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, query: str, is_whole: bool
+) -> None:
+    monkeypatch.setattr(stream, "CATCH_UP_BYTES", 100)
+    await record(live, "talking", TALKING)
+    begun = await start(live, "talking", attributes={"lines": 300})
+    await ended(live, begun["id"])
+
+    heard = [data async for kind, data in events(live, begun["id"], query) if kind == "log"]
+
+    first = [one for one in heard if one["job"] == "first"]
+    assert "".join(one["text"] for one in first).endswith("line 299 ü😀\n")
+    assert (first[0]["start"] == 0) == is_whole
+    assert first[-1]["end"] == len(spoken(300).encode())

@@ -69,8 +69,12 @@ class Client:
         """Send bytes, all at once or piece by piece."""
         return self._call("PUT", path, params=_present(query), content=content)
 
-    def delete(self, path: str) -> None:
-        self._call("DELETE", path)
+    def patch(self, path: str, body: Any) -> Any:
+        """Send JSON that changes a part of something."""
+        return self._call("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: Any) -> None:
+        self._call("DELETE", path, params=_present(query))
 
     def items(
         self, path: str, *, most: int | None = None, **query: Any
@@ -94,12 +98,16 @@ class Client:
             self._check(response)
             yield response
 
-    def events(self, execution: str, *, logs: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+    def events(
+        self, execution: str, *, whole_logs: bool = False
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Follow an execution: the kind and the data of each event, until its end.
 
-        Raises `Unavailable` when the stream breaks off; the execution goes on all the same.
+        Without `whole_logs`, of a long log that was stored before only the last MiB comes. Raises
+        `Unavailable` when the stream breaks off.
         """
-        with self.download(f"/executions/{execution}/events", logs=str(logs).lower()) as response:
+        path, whole = f"/executions/{execution}/events", str(whole_logs).lower()
+        with self.download(path, whole_logs=whole) as response:
             kind = ""
             for line in _lines(response):
                 name, _, value = line.partition(b": ")

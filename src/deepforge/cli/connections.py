@@ -97,7 +97,7 @@ def _group(port: Port, things: str, purpose: str) -> click.Group:
 
     @group.command("check", help=f"Prove that a {port} works, or say in plain words why not.")
     @click.argument("name")
-    @click.option("--deep", is_flag=True, help="Take the whole exam in a scratch place of it.")
+    @click.option("--deep", is_flag=True, help="Use all of it, in a scratch place.")
     @show.json_option
     def check(name: str, deep: bool, as_json: bool) -> int:
         from deepforge.cli.client import connect
@@ -114,20 +114,40 @@ def _group(port: Port, things: str, purpose: str) -> click.Group:
             _print_checks(name, answer)
         return SUCCEEDED if answer["ok"] else FAILED
 
-    @group.command("remove", help=f"Forget a {port} and its secrets. What is in it stays.")
-    @click.argument("name")
-    def remove(name: str) -> None:
-        from deepforge.cli.client import connect
-
-        with connect() as client:
-            client.delete(f"/connections/{port}/{quote(name, safe='')}")
-        click.echo(f"{name} is forgotten", err=True)
-
     return group
+
+
+def _forget(port: Port, name: str, **query: Any) -> None:
+    from deepforge.cli.client import connect
+
+    with connect() as client:
+        client.delete(f"/connections/{port}/{quote(name, safe='')}", **query)
+    click.echo(f"{name} is forgotten", err=True)
 
 
 storage = _group("storage", "storages", "Where data lie: add, check, remove.")
 compute = _group("compute", "computes", "Where jobs run: add, check, remove.")
+
+
+@storage.command("remove")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Even if artifacts lie in it.")
+def remove_storage(name: str, force: bool) -> None:
+    """Forget a storage and its secrets. The data in it stay where they are.
+
+    Not while a running execution refers to it.
+    """
+    _forget("storage", name, force=str(force).lower())
+
+
+@compute.command("remove")
+@click.argument("name")
+def remove_compute(name: str) -> None:
+    """Forget a compute, its secrets, and what it kept on the server's machine.
+
+    Not while a running execution refers to it.
+    """
+    _forget("compute", name)
 
 
 def _broken(info: Broken) -> click.Command:

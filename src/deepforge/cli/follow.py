@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ from deepforge.errors import DeepForgeError, Unavailable
 
 _TRIES = 6
 _FIRST_PAUSE_S = 0.5
+_ANSWER_WITHIN_S = 5.0
 
 
 def follow(
@@ -32,29 +33,46 @@ def follow(
     `KeyboardInterrupt` after telling how to come back.
     """
     progress = PlainProgress(prints_logs=True) if prints_logs else _progress(quiet)
+    cancelling = _Cancelling(client, execution, progress)
     try:
-        with _cancel_on_interrupt(client, execution, progress):
-            return _watch(client, execution, progress)
+        with cancelling.on_interrupt():
+            return _watch(client, execution, progress, whole_logs=prints_logs)
     except KeyboardInterrupt:
         progress.close()
-        running = (
-            "what runs already goes on; the rest waits. " if client.embedded else "it goes on. "
-        )
-        click.echo(
-            f"left execution {execution}: {running}Come back with\n"
-            f"  deepforge executions logs -f {execution}",
-            err=True,
-        )
+        click.echo(_how_to_come_back(execution, cancelling, client.embedded), err=True)
         raise
+    except Unavailable as error:
+        first = f"{error.hint}; then " if error.hint else ""
+        raise Unavailable(
+            f"lost sight of execution {execution}: {error.message}",
+            hint=f"{first}come back with: deepforge executions logs -f {execution}",
+        ) from error
     finally:
         progress.close()
 
 
-def _watch(client: Client, execution: str, progress: Progress) -> dict[str, Any]:
+def _how_to_come_back(execution: str, cancelling: _Cancelling, embedded: bool) -> str:
+    if cancelling.was_accepted and not embedded:
+        return (
+            f"left execution {execution}: the server goes on cancelling it. See how it ends:\n"
+            f"  deepforge executions show {execution}"
+        )
+    if cancelling.was_accepted:  # nobody drives it now; some of its jobs may not have been told yet
+        became = "its cancellation is noted, and waits for the next command that sees to it"
+    else:
+        became = "it was not cancelled, and what runs goes on"
+    command = f"deepforge executions cancel {execution}"
+    return f"left execution {execution}: {became}. End it with\n  {command}"
+
+
+def _watch(
+    client: Client, execution: str, progress: Progress, *, whole_logs: bool
+) -> dict[str, Any]:
     pause_s, tries = _FIRST_PAUSE_S, 0
+    shown: dict[tuple[str, int], int] = {}  # where the log of an attempt was told up to
     while True:
         try:
-            for kind, data in client.events(execution):
+            for kind, data in client.events(execution, whole_logs=whole_logs):
                 tries, pause_s = 0, _FIRST_PAUSE_S
                 if kind == "end":
                     return data
@@ -63,7 +81,7 @@ def _watch(client: Client, execution: str, progress: Progress) -> dict[str, Any]
                 elif kind == "job":
                     progress.job(data)
                 elif kind == "log":
-                    progress.log(data["job"], data["text"])
+                    progress.log(data["job"], _news(data, shown))
                 elif kind == "execution" and data.get("paused_by"):
                     progress.note(f"paused: {data['paused_by']}")
         except Unavailable:
@@ -74,34 +92,54 @@ def _watch(client: Client, execution: str, progress: Progress) -> dict[str, Any]
             pause_s *= 2
 
 
-@contextmanager
-def _cancel_on_interrupt(client: Client, execution: str, progress: Progress) -> Iterator[None]:
-    asked: list[threading.Thread] = []
+def _news(data: Mapping[str, Any], shown: dict[tuple[str, int], int]) -> str:
+    """The part of a piece of log that was not told before a connection was lost."""
+    attempt = data["job"], data["attempt"]
+    told = shown.get(attempt, 0)
+    shown[attempt] = max(told, data["end"])
+    text: str = data["text"]
+    if told <= data["start"]:
+        return text
+    return text.encode()[told - data["start"] :].decode(errors="replace")
 
-    def cancel() -> None:
-        progress.note("cancelling; Ctrl-C again leaves without waiting")
+
+class _Cancelling:
+    """Asks for the end of an execution at the first Ctrl-C; the second raises `KeyboardInterrupt`."""
+
+    def __init__(self, client: Client, execution: str, progress: Progress) -> None:
+        self._client = client
+        self._execution = execution
+        self._progress = progress
+        self._thread: threading.Thread | None = None
+        self.was_accepted = False
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are not ours to catch here
+            return
+        before = signal.signal(signal.SIGINT, self._caught)
         try:
-            client.post(f"/executions/{execution}/cancel")
-        except DeepForgeError as error:
-            progress.note(f"cancelling did not work: {error.message}")
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if self._thread is not None:
+                self._thread.join(timeout=_ANSWER_WITHIN_S)
 
-    def caught(number: int, frame: FrameType | None) -> None:
-        if asked:
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self._thread is not None:
             raise KeyboardInterrupt
         # on a thread of its own: the one that was interrupted may hold locks of the client or stderr
-        asked.append(threading.Thread(target=cancel, daemon=True))
-        asked[0].start()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are not ours to catch here
-        return
-    before = signal.signal(signal.SIGINT, caught)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if asked:
-            asked[0].join(timeout=5)
+    def _ask(self) -> None:
+        self._progress.note("cancelling; Ctrl-C again leaves without waiting")
+        try:
+            self._client.post(f"/executions/{self._execution}/cancel")
+            self.was_accepted = True
+        except DeepForgeError as error:
+            self._progress.note(f"cancelling did not work: {error.message}")
 
 
 def _progress(quiet: bool) -> Progress:

@@ -36,6 +36,11 @@ COMMANDS = {
     "artifacts": ("deepforge.cli.artifacts:artifacts", "Named data: list, read, store."),
     "storage": ("deepforge.cli.connections:storage", "Where data lie: add, check, remove."),
     "compute": ("deepforge.cli.connections:compute", "Where jobs run: add, check, remove."),
+    "users": ("deepforge.cli.users:users", "Who may use a server: add, change, disable."),
+    "login": ("deepforge.cli.tokens:login", "Get an access token for a user and a password."),
+    "tokens": ("deepforge.cli.tokens:tokens", "Access tokens: create, list, revoke."),
+    "worker": ("deepforge.cli.worker:worker", "Run jobs of a server on this machine."),
+    "workers": ("deepforge.cli.workers:workers", "Machines that run jobs: list, show, forget."),
     "start": ("deepforge.cli.start:start", "Start a server."),
     "demo": ("deepforge.cli.demo:demo", "Run the handwritten digits example."),
 }
@@ -75,6 +80,10 @@ def run_command(arguments: list[str]) -> int:
         if sys.stdout is not None:  # None: it was closed before we began
             sys.stdout.flush()
         return result if isinstance(result, int) else SUCCEEDED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # the help, usage included
+        _print_json_error(wants_json, "usage", "a command is missing", None, {})
+        return USAGE
     except click.ClickException as error:
         _show_usage(error)
         _print_json_error(wants_json, "usage", error.format_message(), None, {})

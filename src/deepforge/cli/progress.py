@@ -9,6 +9,8 @@ import click
 
 from deepforge.cli import show
 
+_LONGEST_REASON = 200
+
 
 class Progress(Protocol):
     """Shows events as they come."""
@@ -101,7 +103,7 @@ def job_sentence(job: Mapping[str, Any]) -> str:
     if status == "running":
         return "running" if job["attempts"] < 2 else f"running, attempt {job['attempts']}"
     if status == "ready" and job["attempts"]:
-        return f"attempt {job['attempts']} did not succeed; trying again"
+        return f"attempt {job['attempts']} did not succeed{_reason(job)}; trying again"
     if status == "succeeded":
         return "taken from an earlier execution" if job["cached"] else f"succeeded in {took}"
     if status == "failed":
@@ -109,6 +111,14 @@ def job_sentence(job: Mapping[str, Any]) -> str:
     if status == "skipped":
         return f"skipped, because {job['skipped_because']} did not succeed"
     return "cancelled" if status == "cancelled" else ""
+
+
+def _reason(job: Mapping[str, Any]) -> str:
+    message = ((job.get("failure") or {}).get("message") or "").strip()
+    if not message:
+        return ""
+    line = final_text(message.splitlines()[0])
+    return f": {line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + '…'}"
 
 
 def final_text(line: str) -> str:

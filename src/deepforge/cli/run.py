@@ -98,6 +98,7 @@ def run_folder(folder: Path, choices: dict[str, Any], *, detach: bool, as_json: 
     from deepforge.projects.folder import read_folder
 
     files = read_folder(folder)
+    _tell_links(files)
     with connect(driving=not detach) as client:
         if detach:
             client.must_outlive_us()
@@ -153,6 +154,12 @@ def _project_name(folder: Path) -> str:
     import tomllib
 
     path = folder / _SETTINGS_FILE
+    if folder.is_file():
+        raise InvalidRequest(
+            f"{folder} is a file, not the folder of a project",
+            part="target",
+            hint=f"name the folder that holds {_SETTINGS_FILE}",
+        )
     try:
         settings = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -191,6 +198,14 @@ def _with_folder(error: InvalidProject, folder: Path) -> InvalidProject:
         for one in error.findings
     ]
     return InvalidProject(error.message, findings=findings, hint=error.hint)
+
+
+def _tell_links(files: dict[str, FileEntry]) -> None:
+    """Say what becomes of symbolic links, which a project does not keep as such."""
+    links = [path for path, entry in files.items() if entry.is_link]
+    if links:
+        names = ", ".join(map(repr, links[:5])) + (f" and {len(links) - 5} more" * (len(links) > 5))
+        click.echo(f"symbolic links are recorded as the files they lead to: {names}", err=True)
 
 
 def _record(client: Client, name: str, files: dict[str, FileEntry]) -> str:

@@ -13,6 +13,7 @@ _EPILOG = """\b
 Examples:
   deepforge start
   DEEPFORGE_URL=http://127.0.0.1:8000 deepforge run examples/hello
+  deepforge users add ada
   deepforge start --host 0.0.0.0 --public-url https://forge.example.org
 """
 
@@ -23,7 +24,7 @@ Examples:
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen. With any address but a loopback one, callers need the access token.",
+    help="Where to listen. With any address but a loopback one, callers need accounts.",
 )
 @click.option(
     "--port",
@@ -51,5 +52,5 @@ def start(host: str, port: int, public_url: str | None) -> None:
 
 def _announce(listening: Listening) -> None:
     click.echo(f"DeepForge answers at {listening.url}")
-    if listening.token_file is not None:
-        click.echo(f"callers need the access token in {listening.token_file}")
+    if listening.wants_login:
+        click.echo("callers need an account: deepforge login")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deepforge.compute.client import ComputeClient
-from deepforge.compute.port import Host
+from deepforge.compute.port import Host, Records
 from deepforge.compute.registry import open_compute
-from deepforge.connections.store import Connection, Connections
+from deepforge.connections.store import LOCAL_OWNER, Connection, Connections
+from deepforge.documents.port import Collection
 from deepforge.errors import ConfigError
 from deepforge.plugins import Port
 from deepforge.storage.client import StorageClient
+from deepforge.storage.receipts import RECEIPTS, Receipts
 from deepforge.storage.registry import open_storage
 
-LOCAL_OWNER = "local"
+COLLECTIONS = (Collection(RECEIPTS),)
 
 LOOKED_UP_S = 2.0
 """How long a name stands for the same connection without looking again: jobs ask all the time."""
@@ -32,15 +35,18 @@ class Opener:
     """Opens storages and computes by name. An async context manager; leaving it closes them all.
 
     Each is opened once, however many ask at once, and stays open until the opener is closed: whoever
-    holds a client is never cut off because the connection was removed. Callers do not close clients.
-    `computes` is the folder in which each compute may keep what lasts on this machine.
+    holds a client is never cut off because a storage was removed. Callers do not close clients.
+    `computes` is the folder in which each compute may keep what lasts on this machine, `records` are
+    what it may keep in the database.
     """
 
-    def __init__(self, connections: Connections, *, computes: Path) -> None:
+    def __init__(
+        self, connections: Connections, *, computes: Path, records: Records | None = None
+    ) -> None:
         self._connections = connections
         self._computes = computes
-        self._stack = AsyncExitStack()
-        self._clients: dict[tuple[str, int], Any] = {}  # of the port of the connection with this id
+        self._records = records
+        self._clients: dict[tuple[str, int], _Opened] = {}  # by id and revision of the connection
         self._looked_up: dict[tuple[Port, str, str], _LookedUp] = {}
         self._opening: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -48,18 +54,28 @@ class Opener:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._clients.clear()
-        await self._stack.aclose()
+        async with AsyncExitStack() as stack:
+            for one in self._clients.values():
+                stack.push_async_exit(one.stack)
+            self._clients.clear()
 
     async def storage(self, name: str, *, owner: str = LOCAL_OWNER) -> StorageClient:
         """Return the owner's storage of that name, open.
 
-        Raises `NotFound` listing the names there are, `ConfigError` when its settings or secrets
-        cannot be used, and what opening it raises. A failure is not kept: the next call tries again.
+        Raises `NotFound` listing the names there are, `ConfigError` when its settings, secrets or
+        endpoints cannot be used, and what opening it raises. A failure is not kept: the next call
+        tries again.
         """
         connection = await self._connection("storage", name, owner)
         return await self._once(
-            connection, lambda values: open_storage(name, connection.adapter, values)
+            connection,
+            lambda values: open_storage(
+                name,
+                connection.adapter,
+                values,
+                admit=lambda endpoints: self._connections.admit(connection, endpoints),
+                receipts=None if self._records is None else Receipts(self._records, connection.id),
+            ),
         )
 
     async def compute(self, name: str, *, owner: str = LOCAL_OWNER) -> ComputeClient:
@@ -68,9 +84,29 @@ class Opener:
         return await self._once(
             connection,
             lambda values: open_compute(
-                name, connection.adapter, values, Host(self._folder(connection))
+                name,
+                connection.adapter,
+                values,
+                Host(self._folder(connection), self._records, owner),
             ),
         )
+
+    async def allow(self, port: Port, name: str, *, owner: str) -> None:
+        """Raise `Forbidden` unless the owner may begin something with it, `NotFound` as above."""
+        await self._connections.allowed(port, name, owner=owner)
+
+    async def discard(self, compute: Connection) -> None:
+        """Close a compute that was removed, and delete the folder that it kept on this machine.
+
+        For one that has no jobs. Safe to repeat.
+        """
+        for key in [key for key in self._clients if key[0] == compute.id]:
+            await self._clients.pop(key).stack.aclose()
+        folder = self._computes / compute.id
+        gone = self._computes / f".removed-{compute.id}"
+        with suppress(FileNotFoundError):  # it was never opened
+            folder.rename(gone)  # at once: nobody begins anything in what is half deleted
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     async def _connection(self, port: Port, name: str, owner: str) -> Connection:
         asked = (port, name, owner)
@@ -100,9 +136,17 @@ class Opener:
                 if key not in self._clients:
                     settings = await self._connections.settings_of(connection)
                     values = {one.name: getattr(settings, one.name) for one in fields(settings)}
-                    self._clients[key] = await self._stack.enter_async_context(make(values))
-        client: Client = self._clients[key]
-        return client
+                    async with AsyncExitStack() as stack:
+                        client = await stack.enter_async_context(make(values))
+                        self._clients[key] = _Opened(client, stack.pop_all())
+        opened: Client = self._clients[key].client
+        return opened
+
+
+@dataclass(frozen=True)
+class _Opened:
+    client: Any  # a client of the connection's port
+    stack: AsyncExitStack
 
 
 @dataclass(frozen=True)

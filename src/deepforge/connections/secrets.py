@@ -38,6 +38,11 @@ class SecretBox:
     def __repr__(self) -> str:
         return f"SecretBox({str(self._key_file)!r})"
 
+    def check(self) -> None:
+        """Read the key if there is one; make none. Raises `ConfigError` as every method may."""
+        if self._environ.get(KEY_VARIABLE) or self._key_file.exists():
+            self._key()
+
     def seal(self, text: str, purpose: str) -> str:
         """Encrypt a text so that only `open` with the same purpose reads it. Two seals differ."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -2,7 +2,9 @@
 
 Three sources, the later ones first: variables `DEEPFORGE_STORAGE_<NAME>__<FIELD>` (or `_COMPUTE_`)
 change single settings, and with `__ADAPTER` define a connection wholly; documents hold what users
-added; and the storage `local` and the compute `server` are always there.
+added; and the storage `local` and the compute `server` are always there. What the environment defines
+is everybody's. Of what belongs to one user, it changes only what is `LOCAL_OWNER`'s: its secrets must
+not go where another user says.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 import builtins
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deepforge import plugins
 from deepforge.compute.port import Host
+from deepforge.connections.endpoints import EVERYTHING, AllowedEndpoints, check_endpoints
 from deepforge.connections.secrets import SecretBox
 from deepforge.documents.port import Collection, Document, DocumentStore
 from deepforge.errors import (
@@ -24,6 +27,7 @@ from deepforge.errors import (
     AlreadyExists,
     ConfigError,
     DeepForgeError,
+    Forbidden,
     InvalidRequest,
     NotFound,
 )
@@ -36,6 +40,9 @@ CONNECTIONS = Collection(
 )
 COLLECTIONS = (CONNECTIONS,)
 
+LOCAL_OWNER = "local"
+"""Who owns the home folder, and what the command line makes in it."""
+
 DEFAULT_STORAGE = "local"
 DEFAULT_COMPUTE = "server"
 
@@ -47,8 +54,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class Connection:
     """A storage or compute under a name. `settings` are plain JSON, secrets only named.
 
-    `revision` is 0, and `owner` empty, for one that is not kept as a document: a default, or one that
-    the environment defines.
+    `revision` is 0 for one that is not kept as a document: a default, or one that the environment
+    defines. `owner` is empty for one that is everybody's.
     """
 
     id: str
@@ -62,8 +69,16 @@ class Connection:
     revision: int
 
 
+async def _owner_of_home(owner: str) -> bool:
+    return owner == LOCAL_OWNER
+
+
 class Connections:
-    """Add and find connections. `home` is the folder in which the storage `local` keeps its data."""
+    """Add and find connections. `home` is the folder in which the storage `local` keeps its data.
+
+    `may_use_server` says whether an owner may use adapters that work on the server's own machine,
+    `endpoints` what may be called for the storages that users add.
+    """
 
     def __init__(
         self,
@@ -72,11 +87,15 @@ class Connections:
         *,
         home: Path,
         environ: Mapping[str, str] = os.environ,
+        may_use_server: Callable[[str], Awaitable[bool]] = _owner_of_home,
+        endpoints: AllowedEndpoints = EVERYTHING,
     ) -> None:
         self._documents = documents
         self._box = box
         self._home = home
         self._environ = environ
+        self._may_use_server = may_use_server
+        self._endpoints = endpoints
         self.changes = 0
         """How often a connection was added or removed here: what was looked up before may be stale."""
 
@@ -85,8 +104,10 @@ class Connections:
     ) -> Connection:
         """Keep a connection; nothing is contacted. Values are texts or typed, secrets among them.
 
-        Raises `ConfigError` naming each wrong setting, `NotFound` for an unknown adapter,
-        `InvalidRequest` for a name that is not allowed, `AlreadyExists` for one that is taken.
+        Raises `ConfigError` naming each wrong setting, an endpoint that may not be called among them
+        (for that its name may be looked up), `NotFound` for an unknown adapter,
+        `InvalidRequest` for a name that is not allowed, `AlreadyExists` for one that is taken,
+        `Forbidden` for an adapter that this owner may not use.
         """
         _check_name(port, name)
         if name == _DEFAULTS[port] or "adapter" in self._environment(port, name):
@@ -95,9 +116,13 @@ class Connections:
                 hint=f"take another name, or set {_variables(port, name)}… to change its settings",
             )
         info = plugins.adapter(port, adapter)
+        if info.on_server and not await self._may_use_server(owner):
+            raise _forbidden(port, name, owner, info)
         settings = build(info.settings_class(), values)
         id = new_id()
-        self._try_out(port, info, settings, id)
+        made = self._try_out(port, info, settings, id)
+        if port == "storage":
+            await check_endpoints(made.endpoints, self._endpoints, opening=False)
         plain, hidden = split_secrets(settings)
         body = {
             "port": port,
@@ -126,16 +151,30 @@ class Connections:
             if one.name == name:
                 return one
         if name == _DEFAULTS[port]:
-            return self._default(port)
+            return self._default(port, owner)
         equal = {"owner": owner, "port": port, "name": name}
         for document in await self._documents.find(CONNECTIONS.name, equal, limit=1):
             return _connection(document)
         known = ", ".join(one.name for one in await self.list(port, owner=owner))
         raise NotFound(f"there is no {port} {name!r}", hint=f"there is: {known}")
 
+    async def allowed(self, port: Port, name: str, *, owner: str) -> Connection:
+        """Find it as `get` does, for something that begins now.
+
+        Raises `Forbidden` when it works on the server's own machine, and this owner may not. What is
+        under way does not ask: it goes on when a permission ends.
+        """
+        one = await self.get(port, name, owner=owner)
+        if one.adapter == one.name == DEFAULT_STORAGE and port == "storage":
+            return one  # everybody has a folder of their own
+        info = plugins.adapter(port, one.adapter)
+        if info.on_server and not await self._may_use_server(owner):
+            raise _forbidden(port, name, owner, info)
+        return one
+
     async def list(self, port: Port, *, owner: str) -> builtins.list[Connection]:
         """List all that this owner may use, by name: own, the environment's, the default."""
-        found = {_DEFAULTS[port]: self._default(port)}
+        found = {_DEFAULTS[port]: self._default(port, owner)}
         equal = {"owner": owner, "port": port}
         for document in await self._documents.find(CONNECTIONS.name, equal):
             found[document.body["name"]] = _connection(document)
@@ -163,8 +202,7 @@ class Connections:
         port, name = connection.port, connection.name
         kind = plugins.adapter(port, connection.adapter).settings_class()
         values = {**connection.settings, **await self._secrets(connection)}
-        changed = self._environment(port, name)
-        changed.pop("adapter", None)
+        changed = self._changes(connection)
         try:
             return build(kind, {**values, **changed})
         except ConfigError as error:
@@ -172,11 +210,22 @@ class Connections:
             message = f"{port} {name!r}: {error.message}"
             raise ConfigError(message, fields=error.fields, hint=hint) from error
 
-    def _try_out(self, port: Port, info: AdapterInfo, settings: Any, id: str) -> None:
+    async def admit(self, connection: Connection, endpoints: Mapping[str, str]) -> None:
+        """Return if a storage that is opened now may call these URLs, by the setting of each.
+
+        What the environment sets was set by the operator, and may. Errors as of `check_endpoints`.
+        """
+        if connection.revision == 0:
+            return
+        changed = self._changes(connection)
+        typed = {field: url for field, url in endpoints.items() if field not in changed}
+        await check_endpoints(typed, self._endpoints, opening=True)
+
+    def _try_out(self, port: Port, info: AdapterInfo, settings: Any, id: str) -> Any:
         """Let the adapter look at its settings: it is made, and not opened."""
         host = (Host(self._home / "computes" / id),) if port == "compute" else ()
         try:
-            info.adapter_class()(settings, *host)
+            return info.adapter_class()(settings, *host)
         except DeepForgeError:
             raise
         except Exception as error:  # an adapter may be anybody's
@@ -192,10 +241,14 @@ class Connections:
             for field, sealed in document.body["secrets"].items()
         }
 
-    def _default(self, port: Port) -> Connection:
+    def _default(self, port: Port, owner: str) -> Connection:
         name = _DEFAULTS[port]
-        settings = {"folder": str(self._home / "storage")} if port == "storage" else {}
-        return _unkept(name, port, name, name, settings)
+        if port == "compute":
+            return _unkept(name, port, name, name, {})  # one for all: its slots are the machine's
+        is_ours = owner == LOCAL_OWNER
+        folder = self._home / "storage" if is_ours else self._home / "users" / owner / "storage"
+        id = name if is_ours else f"{name}-{owner}"
+        return _unkept(id, port, name, name, {"folder": str(folder)}, owner=owner)
 
     def _defined(self, port: Port) -> builtins.list[Connection]:
         """Connections that the environment defines wholly. Their values stay in the environment."""
@@ -210,6 +263,14 @@ class Connections:
             for name, adapter in spelled.items()
             if _NAME.fullmatch(name)
         ]
+
+    def _changes(self, connection: Connection) -> dict[str, str]:
+        """The settings that the environment gives this connection."""
+        if connection.owner not in ("", LOCAL_OWNER):
+            return {}
+        changed = self._environment(connection.port, connection.name)
+        changed.pop("adapter", None)
+        return changed
 
     def _environment(self, port: Port, name: str) -> dict[str, str]:
         return from_environment(_variables(port, name), self._environ)
@@ -231,9 +292,18 @@ def _connection(document: Document) -> Connection:
 
 
 def _unkept(
-    id: str, port: Port, name: str, adapter: str, settings: Mapping[str, Any]
+    id: str, port: Port, name: str, adapter: str, settings: Mapping[str, Any], owner: str = ""
 ) -> Connection:
-    return Connection(id, port, name, adapter, settings, (), owner="", created_at="", revision=0)
+    return Connection(id, port, name, adapter, settings, (), owner, created_at="", revision=0)
+
+
+def _forbidden(port: Port, name: str, owner: str, info: AdapterInfo) -> Forbidden:
+    return Forbidden(
+        f"the {port} {name!r} ({info.title}) works on the server's own machine, which {owner} may not "
+        "use",
+        hint=f"choose another {port}, or ask an administrator for: "
+        f"deepforge users permit {owner} --server-compute",
+    )
 
 
 def _variables(port: Port, name: str) -> str:

@@ -11,18 +11,21 @@ from deepforge.errors import ConfigError
 _HINT = "write sqlite:///absolute/path, mongodb://host/database or mongodb+srv://host/database"
 
 
-def open_documents(url: str, collections: Sequence[Collection]) -> DocumentStore:
+def open_documents(
+    url: str, collections: Sequence[Collection], *, reading_suffices: bool = False
+) -> DocumentStore:
     """Return the store at an address, to be opened with `async with`; nothing is touched before.
 
     `sqlite:///absolute/path` takes the path as it stands, without percent signs or options;
-    `mongodb://` and `mongodb+srv://` are MongoDB's own addresses. Raises `ConfigError` for anything
-    else, and never shows more of an address than its kind: it may hold a password.
+    `mongodb://` and `mongodb+srv://` are MongoDB's own addresses. With `reading_suffices`, a file that
+    cannot be written is opened all the same, and every write raises why. Raises `ConfigError` for
+    anything else, and never shows more of an address than its kind: it may hold a password.
     """
     kind, separator, rest = url.partition("://")
     if separator and kind == "sqlite":
         from deepforge.documents.sqlite import SqliteStore
 
-        return SqliteStore(_path(rest), collections)
+        return SqliteStore(_path(rest), collections, reading_suffices=reading_suffices)
     if separator and kind in ("mongodb", "mongodb+srv"):
         from deepforge.documents.mongo import MongoStore
 

@@ -7,13 +7,10 @@ so many tasks share one sync of the disk. Other threads read and never wait for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -29,26 +26,14 @@ from deepforge.documents.checks import (
     values_taken,
 )
 from deepforge.documents.port import Collection, Document, DocumentStore, Draft, Scalar
-from deepforge.documents.sqlite_query import find_statement, schema, unique_index
+from deepforge.documents.sqlite_file import open_reading, open_writing, understood
+from deepforge.documents.sqlite_query import find_statement, unique_index
 from deepforge.documents.sqlite_threads import Desk, read_all, write_all
-from deepforge.errors import (
-    AdapterBug,
-    AlreadyExists,
-    ConfigError,
-    Corrupt,
-    DeepForgeError,
-    StorageFull,
-    Unavailable,
-)
+from deepforge.errors import AlreadyExists, ConfigError, StorageFull, Unavailable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-
 _READERS = 2
-
-# how SQLite reports a quota or a limit on file sizes; a full disk has its own code
-_CANNOT_GROW = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class SqliteStore(DocumentStore):
@@ -57,14 +42,25 @@ class SqliteStore(DocumentStore):
     The file lies on a local disk: SQLite cannot share it over a network file system. Opening raises
     `ConfigError` if it is not such a database, or was written by a newer DeepForge. A call raises
     `Unavailable` when another process held the database for longer than `busy_timeout_s`.
+
+    With `reading_suffices` a whole database on a full or read-only disk is opened all the same: reads
+    work, every write raises what is wrong (`StorageFull`, `ConfigError`) until it is opened anew. That
+    is for those who leave soon: what other processes write meanwhile may not be seen.
     """
 
     def __init__(
-        self, path: Path, collections: Sequence[Collection], *, busy_timeout_s: float = 20.0
+        self,
+        path: Path,
+        collections: Sequence[Collection],
+        *,
+        busy_timeout_s: float = 20.0,
+        reading_suffices: bool = False,
     ) -> None:
         self._path = path
         self._collections = {one.name: one for one in collections}
         self._busy_timeout_s = busy_timeout_s
+        self._reading_suffices = reading_suffices
+        self._unwritable: StorageFull | ConfigError | None = None
         self._desks: tuple[Desk, ...] = ()
         self._threads: list[threading.Thread] = []
 
@@ -206,6 +202,8 @@ class SqliteStore(DocumentStore):
             raise unknown_collection(name) from None
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._unwritable is not None:
+            raise type(self._unwritable)(self._unwritable.message, hint=self._unwritable.hint)
         return await self._ask(0, work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -219,100 +217,25 @@ class SqliteStore(DocumentStore):
         except sqlite3.IntegrityError:
             raise  # each method says what its constraint means
         except sqlite3.Error as error:
-            raise _understood(error, self._path) from error
+            raise understood(error, self._path) from error
 
     def _open(self) -> list[sqlite3.Connection]:
-        connections: list[sqlite3.Connection] = []
+        collections = tuple(self._collections.values())
         try:
-            _make_file(self._path)
-            for _ in range(1 + _READERS):
-                connections.append(self._connect())
-            _prepare(connections[0], self._path, self._busy_timeout_s, self._collections.values())
-            for reader in connections[1:]:
-                reader.execute("pragma query_only = on")
-        except BaseException as error:
-            for connection in connections:
-                connection.close()
-            if isinstance(error, sqlite3.IntegrityError):
-                raise ConfigError(
-                    f"{self._path} holds documents that a unique group forbids: {error}"
-                ) from error
-            if isinstance(error, sqlite3.Error):
-                raise _understood(error, self._path) from error
-            if isinstance(error, OSError) and not isinstance(error, DeepForgeError):
-                raise ConfigError(
-                    f"the database {self._path} cannot be opened: {error.strerror}",
-                    hint="name a file in a folder that you may write to",
-                ) from error
+            return open_writing(
+                self._path, collections, readers=_READERS, busy_timeout_s=self._busy_timeout_s
+            )
+        except (StorageFull, ConfigError) as error:
+            if self._reading_suffices and (
+                connections := open_reading(self._path, collections, count=1 + _READERS)
+            ):
+                self._unwritable = error
+                return connections
             raise
-        return connections
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            timeout=self._busy_timeout_s,
-            isolation_level=None,  # transactions begin and end where we say
-            check_same_thread=False,  # opened here, then used by one thread alone
-        )
-        connection.execute("pragma synchronous = full")
-        return connection
 
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
-
-
-def _make_file(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # never opens a file that is there: closing it would drop the locks SQLite holds on it
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-
-
-def _prepare(
-    connection: sqlite3.Connection, path: Path, timeout_s: float, collections: Iterable[Collection]
-) -> None:
-    """Turn WAL on and make the tables and indexes that are missing."""
-    version = connection.execute("pragma user_version").fetchone()[0]
-    present = {row[0] for row in connection.execute("select name from sqlite_master")}
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"the database {path} has the format {version}; this DeepForge knows {SCHEMA_VERSION}",
-            hint="use the newer DeepForge that wrote it",
-        )
-    if version == 0 and present:
-        raise ConfigError(
-            f"the database {path} belongs to another program",
-            hint="name a file that does not exist yet",
-        )
-    _turn_wal_on(connection, path, timeout_s)
-    wanted = [one for collection in collections for one in schema(collection)]
-    if version == SCHEMA_VERSION and all(name in present for name, _ in wanted):
-        return
-    connection.execute("begin immediate")
-    for _, statement in wanted:
-        connection.execute(statement)
-    connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
-    connection.execute("commit")
-
-
-def _turn_wal_on(connection: sqlite3.Connection, path: Path, timeout_s: float) -> None:
-    """SQLite does not wait for this lock by itself, so processes that open a new file race."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-            continue
-        if mode != "wal":
-            raise ConfigError(
-                f"the file system of {path} cannot hold a database that several processes share",
-                hint="name a file on a local disk",
-            )
-        return
 
 
 def _execute(sql: str, values: Sequence[Any]) -> Callable[[sqlite3.Connection], int]:
@@ -333,46 +256,3 @@ def _taken(kind: Collection, id: str, error: sqlite3.IntegrityError) -> AlreadyE
         if f"'{unique_index(kind.name, fields)}'" in str(error):
             return values_taken(kind.name, [fields])
     return id_taken(kind.name, id)
-
-
-def _understood(error: sqlite3.Error, path: Path) -> DeepForgeError:
-    match _primary_code(error):
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Unavailable(
-                f"the database {path} was locked by another process for too long",
-                hint="see which process holds it, then try again",
-            )
-        case sqlite3.SQLITE_FULL:
-            return _full(path)
-        case sqlite3.SQLITE_IOERR if error.sqlite_errorcode in _CANNOT_GROW:
-            return _full(path)
-        case sqlite3.SQLITE_IOERR:
-            return Unavailable(f"the disk of the database {path} fails: {error}")
-        case sqlite3.SQLITE_NOTADB:
-            return ConfigError(
-                f"{path} is not a database", hint="name a file that does not exist yet"
-            )
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return ConfigError(
-                f"the database {path} cannot be opened for writing: {error}",
-                hint="name a file in a folder that you may write to",
-            )
-        case sqlite3.SQLITE_CORRUPT:
-            return Corrupt(
-                f"the database {path} is damaged",
-                expected="a sound database",
-                found=str(error),
-                hint="restore it from a copy",
-            )
-    return AdapterBug(f"SQLite cannot do this with {path}: {error}")
-
-
-def _full(path: Path) -> StorageFull:
-    return StorageFull(
-        f"the database {path} cannot grow: the disk or a quota is full",
-        hint="make room, then try again",
-    )
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -34,13 +34,18 @@ class Address:
     public_url: str | None = None
     file: str | None = None
     """A file on this machine that holds the newest `loopback_url`, for runners that outlive us."""
+    is_open: bool = False
+    """Whether other machines reach this server, too."""
 
     def channel(self, compute: ComputeClient, key: str, token: str) -> protocol.Channel | None:
         """How a job on that compute calls us, or None when it cannot."""
         reach = compute.reaches_server
         if reach == "no":
             return None
-        local = reach == "loopback" and self.loopback_url is not None
+        local = self.loopback_url is not None and (
+            reach == "loopback"
+            or (reach == "either" and self.public_url is None and not self.is_open)
+        )
         base = self.loopback_url if local else self.public_url
         if base is None:
             return None

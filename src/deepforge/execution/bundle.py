@@ -7,7 +7,7 @@ import io
 import time
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,7 +63,10 @@ class Bundles:
     async def _made_sure(self, storage: StorageClient, project: str, commit: str) -> Bundle:
         bundle, _ = self._known.get((storage, commit), (None, 0.0))
         if bundle is None or not await _is_there(storage, bundle):
-            data = pack(await self._history.read_files(project, commit))
+            files, tree = await asyncio.gather(
+                self._history.read_files(project, commit), self._history.read_tree(project, commit)
+            )
+            data = pack(files, {path for path, one in tree.files.items() if one.executable})
             name = digest(data)
             bundle = Bundle(f"bundles/{name.removeprefix('sha256:')}.zip", len(data), name)
             if not await _is_there(storage, bundle):
@@ -72,15 +75,18 @@ class Bundles:
         return bundle
 
 
-def pack(files: Mapping[str, bytes]) -> bytes:
-    """Zip the files; equal files make equal bytes, whatever the clock and the order."""
+def pack(files: Mapping[str, bytes], executables: Collection[str] = ()) -> bytes:
+    """Zip the files; equal files make equal bytes, whatever the clock and the order.
+
+    `executables` are the paths of those that may be executed.
+    """
     buffer = io.BytesIO()
     new_entry = partial(zipfile.ZipInfo, date_time=_FIRST_ZIP_DATE)
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(files):
             entry = new_entry(path)
             entry.create_system = 3  # Unix, wherever this runs: part of the bytes
-            entry.external_attr = 0o644 << 16
+            entry.external_attr = (0o755 if path in executables else 0o644) << 16
             archive.writestr(entry, files[path], zipfile.ZIP_DEFLATED, 6)
     return buffer.getvalue()
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from deepforge.errors import NotFound
+from deepforge.errors import Corrupt, NotFound
 from deepforge.execution.machine import Collected
-from deepforge.execution.model import Execution, Job, StoredValue
+from deepforge.execution.model import Execution, Job, PlannedInput, StoredValue
 from deepforge.ids import is_digest
 from deepforge.projects.artifacts import Artifacts
 from deepforge.runner import protocol
 from deepforge.storage.client import StorageClient
-from deepforge.storage.port import ObjectRef
+from deepforge.storage.port import ObjectInfo, ObjectRef
 
 LONGEST_RESULT_BYTES = 4 * 1024 * 1024
 LONGEST_MESSAGE = 10_000
@@ -53,13 +53,34 @@ async def read(storage: StorageClient, job: Job) -> Collected | None:
         one.name: ObjectRef(storage.name, f"{folder}/{one.name}", one.size_bytes, one.digest)
         for one in result.outputs
     }
-    found = await _problem(storage, job, refs)
-    if found is not None:
-        return Collected(number, _failed(result, found), {})
+    kept = await _kept(storage, job, refs)
+    if isinstance(kept, str):
+        return Collected(number, _failed(result, kept), {})
     outputs = {
-        one.name: StoredValue(refs[one.name], one.type, one.format) for one in result.outputs
+        one.name: StoredValue(kept[one.name], one.type, one.format) for one in result.outputs
     }
     return Collected(number, result, outputs)
+
+
+async def learn(artifacts: Artifacts, job: Job, found: Collected) -> Collected:
+    """Keep the digests of imported data that this attempt read. Safe to repeat.
+
+    When the data were others before, an attempt that succeeded comes back as a failed one: its
+    outputs are not made of what their provenance would name.
+    """
+    digests = {one.name: one for one in found.result.inputs}
+    for one in job.plan.inputs:
+        read = digests.get(one.object_name)
+        if read is None or one.artifact is None:
+            continue
+        try:
+            await artifacts.learn(one.artifact, size_bytes=read.size_bytes, digest=read.digest)
+        except Corrupt as error:
+            if found.result.status == "succeeded":
+                message = f"input {one.name!r}: {error.message}"
+                failure = protocol.Failure("corrupt", message, hint=error.hint)
+                return Collected(found.attempt, _with_failure(found.result, failure), {})
+    return found
 
 
 async def publish(
@@ -75,7 +96,7 @@ async def publish(
             type=value.type,
             format=value.format,
             ref=value.ref,
-            provenance=provenance(execution, job, output, found.attempt),
+            provenance=provenance(execution, job, output, found),
             owner=execution.owner,
             origin=f"{execution.id}/{job.id}/{output}/{name}",
         )
@@ -83,12 +104,12 @@ async def publish(
     return replace(found, published=tuple(published))
 
 
-def provenance(execution: Execution, job: Job, output: str, attempt: int) -> dict[str, Any]:
+def provenance(execution: Execution, job: Job, output: str, found: Collected) -> dict[str, Any]:
     """Where a value comes from: enough to make it again, and to walk back to what it was made of."""
     return {
         "execution": execution.id,
         "job": job.id,
-        "attempt": attempt,
+        "attempt": found.attempt,
         "output": output,
         "project": execution.project_name,
         "pipeline": execution.pipeline,
@@ -101,23 +122,23 @@ def provenance(execution: Execution, job: Job, output: str, attempt: int) -> dic
             for one in job.plan.arguments
         },
         "inputs": {
-            one.object_name.removeprefix("inputs/"): _origin(job, one.object_name)
+            one.object_name.removeprefix("inputs/"): _origin(job, one, found.result)
             for one in job.plan.inputs
         },
     }
 
 
-def _origin(job: Job, object_name: str) -> dict[str, Any] | None:
-    one = next(one for one in job.plan.inputs if one.object_name == object_name)
+def _origin(job: Job, one: PlannedInput, result: protocol.Result) -> dict[str, Any] | None:
     value = job.value_of(one)
     if value is None:
         return None
     came_from = (
         {"artifact": one.artifact} if one.job is None else {"job": one.job, "output": one.output}
     )
+    read = {one.name: one.digest for one in result.inputs}
     return {
         **came_from,
-        "digest": value.ref.digest,
+        "digest": value.ref.digest or read.get(one.object_name),
         "storage": value.ref.storage,
         "key": value.ref.key,
     }
@@ -137,6 +158,9 @@ def _read(data: bytes) -> protocol.Result:
     for one in result.outputs:
         if not is_digest(one.digest) or len(one.type) + len(one.format) > LONGEST_TYPE:
             raise ValueError(f"its output {one.name[:100]!r} is not described as runners do")
+    for read in result.inputs:
+        if not is_digest(read.digest) or not 0 <= read.size_bytes < 2**63:
+            raise ValueError(f"its input {read.name[:100]!r} is not described as runners do")
     failure = result.failure
     if failure is None:
         return result
@@ -146,23 +170,29 @@ def _read(data: bytes) -> protocol.Result:
     return replace(result, failure=replace(failure, message=message, traceback=traceback))
 
 
-async def _problem(storage: StorageClient, job: Job, refs: dict[str, ObjectRef]) -> str | None:
+async def _kept(
+    storage: StorageClient, job: Job, refs: dict[str, ObjectRef]
+) -> dict[str, ObjectRef] | str:
+    """The references by the keys that the storage keeps the outputs under, or what is wrong."""
     if set(refs) != set(job.plan.outputs):
         return f"it stored {sorted(refs)}, and the operation has {sorted(job.plan.outputs)}"
-    found = await asyncio.gather(*(_size(storage, ref) for ref in refs.values()))
-    for (name, ref), size_bytes in zip(refs.items(), found, strict=True):
-        if size_bytes is None:
+    found = await asyncio.gather(*(_stat(storage, ref) for ref in refs.values()))
+    kept = {}
+    for (name, ref), info in zip(refs.items(), found, strict=True):
+        if info is None:
             return f"its output {name!r} is not in the storage"
-        if size_bytes != ref.size_bytes:
+        if info.size_bytes != ref.size_bytes:
             return (
-                f"its output {name!r} has {size_bytes} bytes in the storage, not {ref.size_bytes}"
+                f"its output {name!r} has {info.size_bytes} bytes in the storage, "
+                f"not {ref.size_bytes}"
             )
-    return None
+        kept[name] = replace(ref, key=info.key)
+    return kept
 
 
-async def _size(storage: StorageClient, ref: ObjectRef) -> int | None:
+async def _stat(storage: StorageClient, ref: ObjectRef) -> ObjectInfo | None:
     try:
-        return (await storage.stat(ref.key)).size_bytes
+        return await storage.stat(ref.key)
     except NotFound:
         return None
 
@@ -175,4 +205,8 @@ def _failed(result: protocol.Result, problem: str) -> protocol.Result:
     failure = protocol.Failure(
         "corrupt", f"the attempt says it succeeded, but {problem}", transient=True
     )
+    return _with_failure(result, failure)
+
+
+def _with_failure(result: protocol.Result, failure: protocol.Failure) -> protocol.Result:
     return replace(result, status="failed", failure=failure, outputs=[])

@@ -8,6 +8,7 @@ machine and is gone.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
@@ -54,6 +55,7 @@ class Driver:
         self._holder = holder or f"{machine_space()} {process_name()}"
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._conductors: dict[str, Conductor] = {}
+        self._troubles: dict[str, str] = {}  # what holds an execution up, stored or not
         self._wake = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -75,6 +77,13 @@ class Driver:
         """Who drives the execution in this process, if anybody does."""
         return self._conductors.get(execution)
 
+    def shown(self, execution: Execution) -> Execution:
+        """The execution with what holds it up in this process: the database may take no more."""
+        trouble = self._troubles.get(execution.id)
+        if trouble is None or execution.state is not ExecutionState.RUNNING:
+            return execution
+        return replace(execution, paused_by=trouble)
+
     async def adopt(self, id: str) -> bool:
         """Drive an execution from now on, if its lease can be had. Safe to repeat.
 
@@ -88,6 +97,7 @@ class Driver:
             saved = await self._store.change_execution(id, self._take)
         except _Held:
             return False
+        self._relieve(saved)
         if id not in self._driven:  # nobody else came while we waited
             self._driven[id] = asyncio.create_task(self._drive(saved))
         return True
@@ -99,18 +109,30 @@ class Driver:
     async def _look(self) -> None:
         while True:
             try:
-                for saved in await self._store.running():
-                    if self._may_take(saved.value):
-                        await self.adopt(saved.value.id)
-            except DeepForgeError as error:
-                log.warning("adoption_failed", error=error.message)
-            except Exception:  # this loop must survive what nobody thought of
-                log.exception("adoption_failed")
+                await self._look_once()
+            except Exception as error:  # this loop must survive what nobody thought of
+                _complain("adoption_failed", error)
             try:
                 await asyncio.wait_for(self._wake.wait(), LOOK_S)
             except TimeoutError:
                 continue
             self._wake.clear()
+
+    async def _look_once(self) -> None:
+        running = [saved.value for saved in await self._store.running()]
+        for id in self._troubles.keys() - {one.id for one in running}:
+            del self._troubles[id]
+        for execution in running:
+            if execution.id in self._driven:
+                continue
+            if not self._may_take(execution):  # it is the trouble of another process
+                self._troubles.pop(execution.id, None)
+                continue
+            try:
+                await self.adopt(execution.id)
+            except Exception as error:  # one that cannot be driven must not keep us from the others
+                _complain("adoption_failed", error, execution=execution.id)
+                await self._tell(execution, error)
 
     async def _drive(self, execution: Execution) -> None:
         """Conduct until the end, and begin again after errors; give the lease back when leaving."""
@@ -120,14 +142,15 @@ class Driver:
                 try:
                     if pause_s:  # the lease may have ended meanwhile, and more may have changed
                         execution = await self._store.change_execution(execution.id, self._take)
+                        self._relieve(execution)
                     await self._conduct(execution)
                     return
                 except _Held:
                     log.warning("lease_lost", execution=execution.id)
                     return
                 except Exception as error:  # this loop must survive what nobody thought of
-                    log.exception("conductor_failed", execution=execution.id)
-                    await self._tell(execution.id, error)
+                    _complain("conductor_failed", error, execution=execution.id)
+                    await self._tell(execution, error)
                 pause_s = min(60.0, 2 * pause_s) or AGAIN_S
                 await asyncio.sleep(pause_s)
         finally:
@@ -173,29 +196,39 @@ class Driver:
                 continue
             until_s = epoch_s(utc_now()) + LEASE_S
 
-    async def _tell(self, id: str, error: BaseException) -> None:
-        """Let the user see that we fail; whoever drives it next takes that back."""
+    async def _tell(self, execution: Execution, error: BaseException) -> None:
+        """Let the user see that we fail, at once; whoever drives it next takes that back."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         text = str(error) if isinstance(error, DeepForgeError) else f"our own fault: {error!r}"
+        self._troubles[execution.id] = text[:2000]
+        self._publish_execution(self.shown(execution))
 
-        def say(execution: Execution) -> Execution | None:
-            running = execution.state is ExecutionState.RUNNING
-            return replace(execution, paused_by=text[:2000]) if running else None
+        def say(newest: Execution) -> Execution | None:
+            running = newest.state is ExecutionState.RUNNING
+            return replace(newest, paused_by=text[:2000]) if running else None
 
         try:
-            await self._store.change_execution(id, say)
-        except DeepForgeError as failure:
-            log.warning("trouble_not_told", execution=id, error=failure.message)
+            await self._store.change_execution(execution.id, say)
+        except Exception as failure:  # it is told as long as this process lives
+            _complain("trouble_not_stored", failure, execution=execution.id)
+
+    def _relieve(self, execution: Execution) -> None:
+        """It goes on: say so, if there was trouble."""
+        if self._troubles.pop(execution.id, None) is not None:
+            self._publish_execution(execution)
 
     async def _give_back(self, id: str) -> None:
         try:
             await self._store.change_execution(id, self._drop)
-        except DeepForgeError as error:
-            log.warning("lease_not_given_back", execution=id, error=error.message)
+        except Exception as error:  # then it runs out
+            _complain("lease_not_given_back", error, execution=id)
 
     def _publish(self, job: Job) -> None:
         self._events.publish(Event(job.execution, "job", {"job": job}))
+
+    def _publish_execution(self, execution: Execution) -> None:
+        self._events.publish(Event(execution.id, "execution", {"execution": execution}))
 
     # ── changes of a lease, applied to the newest version of an execution ─────────────────────────
 
@@ -235,3 +268,12 @@ class Driver:
 
 class _Held(Exception):
     """Somebody else holds the lease."""
+
+
+def _complain(event: str, error: Exception, **about: str) -> None:
+    """Log an error, if that can be done: a full disk may be what is wrong."""
+    with suppress(Exception):
+        if isinstance(error, DeepForgeError):
+            log.warning(event, error=error.message, **about)
+        else:
+            log.error(event, exc_info=error, **about)

@@ -356,6 +356,12 @@ def _fail(
     return replace(job, failure=failure, retry_at=timestamp(epoch_s(now) + pause_s)), instructions
 
 
+_KILLED = (
+    "something killed the runner. If it happens each time, the operation does it (it kills its parent"
+    " process, or all of its user's); else the machine may have run out of memory, or somebody did it"
+)
+
+
 def _lost(event: NoResult) -> Failure:
     """Say in plain words how an attempt without a result ended."""
     report = event.report
@@ -384,5 +390,6 @@ def _lost(event: NoResult) -> Failure:
         "runner",
         f"the runner ended without a result ({words}){said}",
         exit_code=report.exit_code,
+        hint=_KILLED if report.reason == "signal" else None,
         transient=report.reason != "normal" or report.exit_code == EXIT_TRY_AGAIN,
     )

@@ -145,10 +145,11 @@ class Executions:
         saved = await self._store.execution(id)
         if saved.value.owner != owner:
             raise NotFound(f"there is no execution {id!r}")
+        execution = self._driver.shown(saved.value)
         conductor = self._driver.conductor(id)
         if conductor is not None:  # newer by what is not worth a write of its own
-            return ExecutionView(saved.value, list(conductor.book))
-        return ExecutionView(saved.value, [one.value for one in await self._store.jobs(id)])
+            return ExecutionView(execution, list(conductor.book))
+        return ExecutionView(execution, [one.value for one in await self._store.jobs(id)])
 
     async def list(
         self,
@@ -234,17 +235,22 @@ class Executions:
 
     async def _check(self, execution: Execution, planned: Sequence[PlannedJob]) -> str | None:
         """Refuse what could never run; return the machine that must drive it, if one must."""
-        storage = await self._opener.storage(execution.storage, owner=execution.owner)
+        owner = execution.owner
+        names = dict.fromkeys(one.compute for one in planned)
+        await self._opener.allow("storage", execution.storage, owner=owner)
+        for name in names:
+            await self._opener.allow("compute", name, owner=owner)
+        storage = await self._opener.storage(execution.storage, owner=owner)
         computes: dict[str, ComputeClient] = {}
-        for name in dict.fromkeys(one.compute for one in planned):
-            computes[name] = await self._opener.compute(name, owner=execution.owner)
+        for name in names:
+            computes[name] = await self._opener.compute(name, owner=owner)
         inputs = {
             one.value.ref.storage for job in planned for one in job.inputs if one.value is not None
         }
-        storages = [storage] + [
-            await self._opener.storage(name, owner=execution.owner)
-            for name in sorted(inputs - {execution.storage})
-        ]
+        storages = [storage]
+        for name in sorted(inputs - {execution.storage}):
+            await self._opener.allow("storage", name, owner=owner)
+            storages.append(await self._opener.storage(name, owner=owner))
         for _, name in (one for job in planned for one in job.publishes):
             checked_name(name, "an artifact")
         refusals: list[Refusal] = []
@@ -274,13 +280,11 @@ class Executions:
                 found[parameter] = None
                 continue
             try:
-                artifact = await self._artifacts.resolve(text, project)
+                artifact = await self._artifacts.resolve(text, owner=owner, project=project)
             except (NotFound, InvalidRequest) as error:
                 raise InvalidRequest(
                     f"input {parameter!r}: {error.message}", part=parameter, hint=error.hint
                 ) from error
-            if artifact.owner != owner:
-                raise InvalidRequest(f"input {parameter!r}: there is no artifact {text!r}")
             found[parameter] = artifact
         return found
 

@@ -6,18 +6,19 @@ import builtins
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from deepforge.documents.port import Collection, Document, DocumentStore, Draft, Scalar
-from deepforge.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from deepforge.errors import AlreadyExists, Conflict, Corrupt, InvalidRequest, NotFound
 from deepforge.ids import new_id, utc_now
 from deepforge.projects.model import Artifact, checked_name
 from deepforge.projects.store import PROJECTS
 from deepforge.storage.port import ObjectRef
 
-SHARED = "shared"
-"""The space of artifacts that belong to no project; any other space is a project's id."""
+SHARED = "shared:"
+"""The space of a user's artifacts that belong to no project is this and the user's name; any other
+space is a project's id."""
 
 ARTIFACTS = Collection(
     "artifacts",
@@ -26,11 +27,12 @@ ARTIFACTS = Collection(
 )
 # One small document for each name, made before its first version: names are listed and compared
 # without reading versions. A crash in between leaves a name without versions, which is passed over.
-NAMES = Collection("artifact_names", indexes=(("space",), ("name",)))
+NAMES = Collection("artifact_names", indexes=(("space",), ("owner", "name")))
 COLLECTIONS = (ARTIFACTS, NAMES)
 
 _TRIES = 1000
 _MOST_NAMES = 1000
+_COUNTED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class ArtifactName:
 
 
 class Artifacts:
-    """Add and find artifacts. They never change and are never renamed."""
+    """Add and find artifacts. They never change and are never renamed; a digest that is not known
+    is learnt when the data are first read."""
 
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
@@ -77,11 +80,12 @@ class Artifacts:
     ) -> Artifact:
         """Keep an artifact as the next version of its name, however many race for it.
 
-        `project` is a project's id, None for a shared artifact. A second add with the same `origin`,
+        `project` is the id of one of the owner's projects, None for an artifact that all of them share.
+        A second add with the same `origin`,
         a text that tells where the data came from, changes nothing and returns the first artifact.
         Raises `InvalidRequest` for a name that is not allowed.
         """
-        space = project or SHARED
+        space = project or f"{SHARED}{owner}"
         name = checked_name(name, "an artifact")
         for _ in range(_TRIES):
             first = await self._from_origin(origin)
@@ -89,8 +93,8 @@ class Artifacts:
                 return first
             latest = await self._latest(space, name)
             if latest is None:
-                naming = Draft(f"{space}:{name}", {"space": space, "name": name})
-                await self._documents.insert_missing(NAMES.name, [naming])
+                naming = {"space": space, "owner": owner, "name": name}
+                await self._documents.insert_missing(NAMES.name, [Draft(f"{space}:{name}", naming)])
             body = {
                 "space": space,
                 "name": name,
@@ -116,25 +120,52 @@ class Artifacts:
         except NotFound as error:
             raise NotFound(f"there is no artifact with the id {id!r}") from error
 
-    async def resolve(self, text: str, project: str | None = None) -> Artifact:
-        """Find what a person means by `NAME`, `NAME@version` or `PROJECT/NAME[@version]`.
+    async def learn(self, id: str, *, size_bytes: int, digest: str) -> Artifact:
+        """Say what the data were when they were read; the first to do so for an import fixes it.
 
-        A plain name is looked for in `project` (an id), then among the shared artifacts; without a
-        project, among the shared ones, then in all projects if only one has it. The first place that
-        knows the name decides; without a version its latest counts. Raises `NotFound` with similar
-        names as a hint, and `InvalidRequest` listing the candidates when several projects fit.
+        Safe to repeat; whoever reads the same learns the same. Raises `Corrupt` if the data were
+        others before: they were replaced under the artifact. Raises `NotFound`.
+        """
+        while True:
+            document = await self._documents.get(ARTIFACTS.name, id)
+            known = _artifact(document)
+            if (size_bytes, digest) == (known.ref.size_bytes, known.ref.digest):
+                return known
+            if known.ref.digest is not None or size_bytes != known.ref.size_bytes:
+                raise _replaced(known, f"{size_bytes} bytes with digest {digest}")
+            body = {**document.body, "ref": asdict(replace(known.ref, digest=digest))}
+            try:
+                return _artifact(
+                    await self._documents.replace(
+                        ARTIFACTS.name, id, body, if_revision=document.revision
+                    )
+                )
+            except Conflict:
+                continue  # somebody learnt it meanwhile
+
+    async def resolve(self, text: str, *, owner: str, project: str | None = None) -> Artifact:
+        """Find what the owner means by `NAME`, `NAME@version` or `PROJECT/NAME[@version]`.
+
+        A plain name is looked for in `project` (the id of one of the owner's), then among the shared
+        artifacts; without a project, among the shared ones, then in all projects if only one has it.
+        The first place that knows the name decides; without a version its latest counts. What others
+        own is not there. Raises `NotFound` with similar names as a hint, and `InvalidRequest` listing
+        the candidates when several projects fit.
         """
         asked = ArtifactName.read(text)
+        shared = f"{SHARED}{owner}"
         if asked.project is not None:
-            nearby = await self._spaces_called(asked.project)
+            nearby = await self._spaces_called(asked.project, owner)
             found = await self._latest_in(nearby, asked.name)
         else:
-            nearby = [SHARED] if project is None else [project, SHARED]
+            nearby = [shared] if project is None else [project, shared]
             found = (await self._latest_in(nearby, asked.name))[:1]
             if not found and project is None:
-                found = await self._latest_in(await self._spaces_with(asked.name), asked.name)
+                found = await self._latest_in(
+                    await self._spaces_with(asked.name, owner), asked.name
+                )
         if not found:
-            raise await self._unknown(text, asked.name, nearby)
+            raise await self._unknown(text, asked.name, nearby, owner)
         if len(found) > 1:
             raise await self._ambiguous(text, found)
         return await self._version(found[0], asked.version)
@@ -148,7 +179,7 @@ class Artifacts:
         after: str | None = None,
         limit: int | None = None,
     ) -> builtins.list[Artifact]:
-        """List artifacts, newest first, of one project (or `SHARED`), name or owner, or all.
+        """List artifacts, newest first, of one project, name or owner, or all.
 
         `after` is the id of the last artifact of the page before.
         """
@@ -161,6 +192,14 @@ class Artifacts:
             limit=limit,
         )
         return [_artifact(one) for one in found]
+
+    async def count_in(self, storage: str, *, owner: str) -> int:
+        """How many artifacts of an owner lie in their storage of this name. Reads them all."""
+        count, after = 0, None
+        while found := await self.list(owner=owner, after=after, limit=_COUNTED_AT_ONCE):
+            count += sum(one.ref.storage == storage for one in found)
+            after = found[-1].id
+        return count
 
     async def _from_origin(self, origin: str | None) -> Artifact | None:
         if origin is None:
@@ -182,7 +221,7 @@ class Artifacts:
     async def _version(self, latest: Artifact, version: int | None) -> Artifact:
         if version in (None, latest.version):
             return latest
-        space = latest.project or SHARED
+        space = latest.project or f"{SHARED}{latest.owner}"
         equal: dict[str, Scalar] = {"space": space, "name": latest.name, "version": version}
         found = await self._documents.find(ARTIFACTS.name, equal, limit=1)
         if not found:
@@ -192,33 +231,31 @@ class Artifacts:
             )
         return _artifact(found[0])
 
-    async def _spaces_called(self, project: str) -> builtins.list[str]:
-        """Projects of that name, else the one with that id."""
-        found = await self._documents.find(PROJECTS.name, {"name": project})
+    async def _spaces_called(self, project: str, owner: str) -> builtins.list[str]:
+        """The owner's project of that name, else the one with that id."""
+        found = await self._documents.find(PROJECTS.name, {"owner": owner, "name": project})
         if not found:
             found = await self._documents.get_many(PROJECTS.name, [project])
-        if not found:
+        if not found or found[0].body["owner"] != owner:
             raise NotFound(f"there is no project {project!r}")
         return [one.id for one in found]
 
-    async def _spaces_with(self, name: str) -> builtins.list[str]:
-        found = await self._documents.find(NAMES.name, {"name": name})
+    async def _spaces_with(self, name: str, owner: str) -> builtins.list[str]:
+        found = await self._documents.find(NAMES.name, {"owner": owner, "name": name})
         return [one.body["space"] for one in found]
 
     async def _ambiguous(self, text: str, found: Sequence[Artifact]) -> InvalidRequest:
         name = found[0].name
         places = [await self._label(one.project or SHARED, name) for one in found]
-        if len(set(places)) < len(places):  # projects of several owners under one name
-            places = [f"{one.project}/{name}" for one in found]
         return InvalidRequest(
             f"{text!r} may mean several artifacts", hint=f"say which: {', '.join(sorted(places))}"
         )
 
-    async def _unknown(self, text: str, name: str, nearby: Sequence[str]) -> NotFound:
-        known = await self._documents.find(NAMES.name, {"name": name}, limit=10)
+    async def _unknown(self, text: str, name: str, nearby: Sequence[str], owner: str) -> NotFound:
+        known = await self._documents.find(NAMES.name, {"owner": owner, "name": name}, limit=10)
         for space in nearby:
             known += await self._documents.find(NAMES.name, {"space": space}, limit=_MOST_NAMES)
-        known += await self._documents.find(NAMES.name, limit=_MOST_NAMES)
+        known += await self._documents.find(NAMES.name, {"owner": owner}, limit=_MOST_NAMES)
         places: dict[str, str] = {}
         for one in known:
             places.setdefault(one.body["name"], one.body["space"])
@@ -239,11 +276,24 @@ class Artifacts:
         return f"{projects[0].body['name']}/{name}" if projects else name
 
 
+def _replaced(artifact: Artifact, found: str) -> Corrupt:
+    ref = artifact.ref
+    expected = f"{ref.size_bytes} bytes" + (f" with digest {ref.digest}" if ref.digest else "")
+    return Corrupt(
+        f"artifact {artifact.name}@{artifact.version} is not what it was: object {ref.key!r} in"
+        f" {ref.storage!r} had {expected}, and has {found}",
+        expected=expected,
+        found=found,
+        hint="put the old object back, or name the new one:"
+        f" deepforge artifacts import {artifact.name} --storage {ref.storage} --key {ref.key}",
+    )
+
+
 def _artifact(document: Document) -> Artifact:
     body = document.body
     return Artifact(
         id=document.id,
-        project=None if body["space"] == SHARED else body["space"],
+        project=None if body["space"].startswith(SHARED) else body["space"],
         name=body["name"],
         version=body["version"],
         type=body["type"],

@@ -30,12 +30,16 @@ _DATA_HINT = (
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file of a project's folder. `path` is where it lies now."""
+    """One file of a project's folder. `path` is where it lies now.
+
+    `is_link`: a symbolic link is there, and what is recorded is the file that it leads to.
+    """
 
     sha: str
     executable: bool
     size_bytes: int
     path: Path
+    is_link: bool = False
 
     def read(self) -> bytes:
         """Return the content that `sha` names. Raises `Conflict` if the file changed meanwhile."""
@@ -137,7 +141,7 @@ def _entry(path: Path) -> FileEntry:
     _check_size(path, status.st_size)
     content = _content(path)
     executable = bool(status.st_mode & stat.S_IXUSR)
-    return FileEntry(blob_sha(content), executable, len(content), path)
+    return FileEntry(blob_sha(content), executable, len(content), path, path.is_symlink())
 
 
 def _content(path: Path) -> bytes:

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 
 import deepforge
 from deepforge.server import faults
-from deepforge.server.auth import Access
 from deepforge.server.routes import (
     adapters,
     artifacts,
@@ -21,6 +20,12 @@ from deepforge.server.routes import (
     health,
     pipelines,
     projects,
+    tokens,
+    users,
+    webgme_blob,
+    webgme_executor,
+    worker_file,
+    workers,
 )
 from deepforge.server.services import Services
 from deepforge.server.wire import ErrorReply
@@ -35,8 +40,8 @@ _NO_TELEMETRY: TelemetryConfig = {
 }
 
 
-def build_app(services: Services, access: Access | None = None) -> FastAPI:
-    """Make the whole app. Without a token in `access` serve it on loopback, or embedded, only.
+def build_app(services: Services, *, wants_login: bool = False) -> FastAPI:
+    """Make the whole app. Unless it `wants_login` serve it on loopback, or embedded, only.
 
     The services stay open as long as the app is used; whoever opened them closes them.
     """
@@ -50,7 +55,7 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
         telemetry=_NO_TELEMETRY,
     )
     app.state.services = services
-    app.state.access = access or Access()
+    app.state.wants_login = wants_login
     app.state.stopping = asyncio.Event()
     faults.install(app)
     api = APIRouter(
@@ -69,10 +74,16 @@ def build_app(services: Services, access: Access | None = None) -> FastAPI:
         artifacts.router,
         artifacts.uploads,
         connections.router,
+        users.router,
+        tokens.router,
+        workers.router,
     ):
         api.include_router(router)
-    app.router.routes.extend(attempts.routes(PREFIX))  # first: they are asked for most
+    # first: they are asked for most
+    app.router.routes.extend([*attempts.routes(PREFIX), *webgme_executor.routes()])
     app.include_router(api)
+    app.include_router(webgme_blob.router)
+    app.include_router(worker_file.router)
     return app
 
 

@@ -2,25 +2,22 @@
 
 deepforge.db        the embedded database, unless DEEPFORGE_DATABASE names another
 secret.key          what encrypts the secrets of connections (0600)
-token               what callers from elsewhere present (0600)
 address             base URL of a server that answers for this home, while there is one
 storage/            objects of the storage `local`
+users/<name>/       the same of the other users
 computes/<name>/    what computes on this machine keep
 logs/
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepforge.errors import ConfigError
-from deepforge.settings import Secret
 
 HOME_VARIABLE = "DEEPFORGE_HOME"
 DATABASE_VARIABLE = "DEEPFORGE_DATABASE"
@@ -41,10 +38,6 @@ class Home:
         return self.folder / "secret.key"
 
     @property
-    def token(self) -> Path:
-        return self.folder / "token"
-
-    @property
     def address(self) -> Path:
         return self.folder / "address"
 
@@ -63,23 +56,6 @@ class Home:
     def database_url(self, environ: Mapping[str, str] = os.environ) -> str:
         """Where documents are kept: `DEEPFORGE_DATABASE`, or the embedded database in here."""
         return environ.get(DATABASE_VARIABLE) or f"sqlite://{self.database}"
-
-    def access_token(self) -> Secret:
-        """Return the token of this home; the first caller of all makes it (0600, 256 random bits).
-
-        Raises `ConfigError` if it cannot be read or was emptied.
-        """
-        try:
-            _write_once(self.token, secrets.token_urlsafe(32))
-            text = self.token.read_text("ascii").strip()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"the access token {self.token} cannot be read: {error}") from error
-        if len(text) < 16:
-            raise ConfigError(
-                f"the access token {self.token} is empty or too short",
-                hint="remove the file; a new one is made at the next start",
-            )
-        return Secret(text)
 
     def read_address(self) -> str | None:
         """Base URL of the server that last said it answers for this home, or None. It may be gone."""
@@ -102,26 +78,29 @@ def open_home(environ: Mapping[str, str] = os.environ) -> Home:
     """Find the home folder and make it (0700) if it is not there. Safe to repeat.
 
     It is `DEEPFORGE_HOME`, else the platform's folder for user data. Raises `ConfigError` when it
-    cannot be made or written, or when others own it or may write to it.
+    cannot be made, when others own it or may write to it, or when it cannot be written before it
+    holds a database: what is in one can be read all the same.
     """
     named = environ.get(HOME_VARIABLE)
     folder = Path(named).expanduser().absolute() if named else _default_folder()
     hint = f"set {HOME_VARIABLE} to a folder of your own"
+    home = Home(folder)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        if not home.database.is_file():
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except (OSError, ValueError) as error:
         raise ConfigError(f"the home folder {folder} cannot be used: {error}", hint=hint) from error
     if os.name == "posix" and status.st_uid != os.geteuid():
         raise ConfigError(f"the home folder {folder} belongs to another user", hint=hint)
     if status.st_mode & 0o002:
+        shared = status.st_mode & 0o1000  # such as /tmp: others need it as it is
         raise ConfigError(
             f"the home folder {folder} can be written by everybody on this machine",
-            hint=f"run: chmod 700 {folder}, or {hint}",
+            hint=hint if shared else f"run: chmod 700 {folder}, or {hint}",
         )
-    home = Home(folder)
     for inner in (home.storage, home.computes, home.logs):
         inner.mkdir(mode=0o700, exist_ok=True)
     return home
@@ -131,18 +110,6 @@ def _default_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("deepforge", appauthor=False)
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Create the file with this text unless it exists. Of many who race one wins, whole."""
-    if path.exists():
-        return
-    temporary = _temporary_beside(path, text)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink()
 
 
 def _write_whole(path: Path, text: str) -> None:

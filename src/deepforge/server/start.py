@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 from fastapi import FastAPI
 
+from deepforge.accounts import users as user_store
+from deepforge.accounts.users import Users
+from deepforge.connections.endpoints import EVERYTHING, read_allowed
+from deepforge.documents.registry import open_documents
 from deepforge.errors import ConfigError
 from deepforge.execution.access import Address
 from deepforge.machine import keep_secrets_in_memory
 from deepforge.server.app import build_app, build_channel_app
-from deepforge.server.auth import Access, is_loopback
+from deepforge.server.auth import is_loopback
 from deepforge.server.home import Home
 from deepforge.server.listen import answering, base_url, bind, serving, stop_signals
 from deepforge.server.services import open_services
@@ -27,10 +32,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a server that is ready now can be reached, and the file with the token it wants."""
+    """Where a server that is ready now can be reached, and whether callers need an account."""
 
     url: str
-    token_file: Path | None
+    wants_login: bool
 
 
 async def start(
@@ -44,26 +49,34 @@ async def start(
     """Serve until SIGINT or SIGTERM, driving executions meanwhile; jobs go on when it returns.
 
     Port 0 takes a free one. On loopback, and without a public URL, whoever is on this machine is the
-    one user; else callers need the token of the home folder. Raises `ConfigError`, and `Unavailable`
-    when there is no database.
+    one user; else callers need accounts, and only endpoints on the internet are called for them,
+    besides those that the environment allows (`connections.endpoints`). Raises `ConfigError`, also
+    when there is no account, and `Unavailable` when there is no database.
     """
     keep_secrets_in_memory()
     public = _checked_url(public_url) if public_url is not None else None
     is_open = public is not None or not is_loopback(host)
-    access = Access(home.access_token() if is_open else None)
+    endpoints = read_allowed(os.environ) if is_open else EVERYTHING
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         listener = stack.enter_context(bind(host, port))
+        if is_open:
+            await _require_accounts(home)
         url = base_url(listener)
         if public is None and is_open and host not in _WILDCARDS:
             public = base_url(listener, host)
-        address = Address(loopback_url=url, public_url=public, file=str(home.address))
-        services = await stack.enter_async_context(open_services(home, drive=True, address=address))
-        app = build_app(services, access)
+        address = Address(
+            loopback_url=url, public_url=public, file=str(home.address), is_open=is_open
+        )
+        services = await stack.enter_async_context(
+            open_services(home, drive=True, address=address, endpoints=endpoints)
+        )
+        app = build_app(services, wants_login=is_open)
         await stack.enter_async_context(serving(app, listener, stopping=app.state.stopping.set))
         await stack.enter_async_context(answering(home, url))
         _log.info("server_started", url=url, public_url=public, home=str(home.folder))
-        announce(Listening(public or url, home.token if is_open else None))
+        _settle_memory()
+        announce(Listening(public or url, wants_login=is_open))
         await stop
     _log.info("server_stopped", url=url)
 
@@ -90,7 +103,25 @@ async def embedded(home: Home, *, drive: bool) -> AsyncIterator[FastAPI]:
         channel = build_channel_app(services)
         await stack.enter_async_context(serving(channel, listener))
         await stack.enter_async_context(answering(home, url))
-        yield build_app(services)
+        app = build_app(services)
+        _settle_memory()
+        yield app
+
+
+def _settle_memory() -> None:
+    """Spare the collector what is there for good, and have it look less often at what comes."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+async def _require_accounts(home: Home) -> None:
+    async with open_documents(home.database_url(), user_store.COLLECTIONS) as documents:
+        users = await Users(documents).list()
+    if all(one.is_disabled for one in users):
+        raise ConfigError(
+            "a server that others can reach wants accounts, and there is none",
+            hint="make yours, an administrator's, with `deepforge users add NAME`, then start again",
+        )
 
 
 def _checked_url(text: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import codecs
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
 from pydantic import BaseModel
 
-from deepforge.errors import DeepForgeError
+from deepforge.errors import AuthError, DeepForgeError
 from deepforge.events import Event
 from deepforge.execution.model import Execution, ExecutionState, ExecutionView, Job, JobState
 from deepforge.server.services import Services
@@ -28,7 +28,7 @@ TELL_EVERY_S = 0.05
 """The shortest pause between two batches of news: of a job that changed twice, the last is told."""
 KEEP_ALIVE_S = 10.0
 CATCH_UP_BYTES = 1024 * 1024
-"""How much of a log that is stored already a new reader gets; the rest is at the log's own route."""
+"""How much of a log that is stored already a new reader gets who does not ask for whole logs."""
 
 _KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -36,17 +36,25 @@ _log = structlog.get_logger(__name__)
 
 
 async def follow(
-    use: Services, execution: str, owner: str, *, logs: bool, stopping: asyncio.Event
+    use: Services,
+    execution: str,
+    owner: str,
+    *,
+    logs: bool,
+    whole_logs: bool = False,
+    stopping: asyncio.Event,
+    still_admitted: Callable[[], Awaitable[object]],
 ) -> AsyncGenerator[bytes, None]:
     """Give the event stream of an execution, until it has ended or `stopping` is set.
 
-    Without `end` as its last event the stream was cut and can be asked for again. Raises `NotFound`.
+    It also breaks off within `READ_AGAIN_S` once `still_admitted` raises `AuthError`. Without `end` as
+    its last event the stream was cut and can be asked for again. Raises `NotFound`.
     """
     told = _Told(execution)
     async with use.events.listen(execution) as queue, _Hints(queue, stopping) as hints:
         view = await use.executions.get(execution, owner)
         yield _spelled("execution", await whole_view(use, view))
-        told.begin(view)
+        told.begin(view, whole_logs=whole_logs)
         sent_at = time.monotonic()
         while True:
             hints.read_by = time.monotonic() + READ_AGAIN_S
@@ -67,6 +75,10 @@ async def follow(
                 async for piece in _pieces_heard(use, view.execution, heard, told, logs=logs):
                     yield piece
                     sent_at = time.monotonic()
+            try:
+                await still_admitted()
+            except AuthError:
+                return
             view = await use.executions.get(execution, owner)
             if time.monotonic() > sent_at + KEEP_ALIVE_S - READ_AGAIN_S:
                 yield _KEEP_ALIVE
@@ -128,7 +140,8 @@ class _Cursor:
         waiting = len(self.decoder.getstate()[0])
         text = self.decoder.decode(data, final)
         self.next_start = start + len(data)
-        return LogEvent(job=job, attempt=attempt, start=start - waiting, text=text)
+        end = self.next_start - len(self.decoder.getstate()[0])
+        return LogEvent(job=job, attempt=attempt, start=start - waiting, end=end, text=text)
 
 
 class _Told:
@@ -141,7 +154,7 @@ class _Told:
         self._seen: dict[str, Job] = {}
         self._cursors: dict[tuple[str, int], _Cursor] = {}
 
-    def begin(self, view: ExecutionView) -> None:
+    def begin(self, view: ExecutionView, *, whole_logs: bool = False) -> None:
         """The reader was sent the whole view."""
         for _ in self.changes(view):
             pass
@@ -149,7 +162,8 @@ class _Told:
             for attempt in job.attempts:
                 cursor = self.cursor(job.id, attempt.number)
                 cursor.ended = attempt is not job.attempt  # what failed before is history
-                cursor.next_start = max(0, (attempt.log_bytes or 0) - CATCH_UP_BYTES)
+                if not whole_logs:
+                    cursor.next_start = max(0, (attempt.log_bytes or 0) - CATCH_UP_BYTES)
 
     def changes(self, view: ExecutionView) -> Iterator[bytes]:
         for job in view.jobs:

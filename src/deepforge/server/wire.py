@@ -165,11 +165,12 @@ class ExecutionReply(ExecutionSummary):
 
 
 class LogEvent(BaseModel):
-    """A piece of an attempt's log; `start` is the number of bytes before it."""
+    """A piece of an attempt's log: its bytes from `start` to `end`."""
 
     job: str
     attempt: int
     start: int
+    end: int
     text: str
 
 

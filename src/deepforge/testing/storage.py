@@ -43,7 +43,8 @@ class Verdict:
 
 
 async def examine(opener: Opener) -> AsyncIterator[Verdict]:
-    """Try every promise in a scratch prefix, one verdict each, and leave nothing behind.
+    """Try every promise in a scratch prefix, one verdict each, and leave nothing behind that the
+    storage can find and remove.
 
     Errors on opening the adapter are raised; whatever happens later is a verdict.
     """
@@ -74,7 +75,8 @@ async def attempt(promise: Promise, adapter: StorageAdapter, opener: Opener) -> 
     except TimeoutError as error:
         raise PromiseBroken(f"took more than {TRIED_AT_MOST_S:.0f} s") from error
     finally:
-        if adapter.capabilities.chosen_keys:
+        able = adapter.capabilities
+        if able.chosen_keys and able.listing and able.deletion:
             left = [info.key async for info in adapter.list(exam.prefix + "/")]
             await adapter.delete(left)
 

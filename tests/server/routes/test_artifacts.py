@@ -166,6 +166,12 @@ async def test_data_that_lie_there_already_can_be_named(
     data = await http.get(f"/artifacts/{made['id']}/data")
     assert data.content == b"1,2\n"
     assert "x-digest" not in data.headers
+    digest = "sha256:" + hashlib.sha256(b"1,2\n").hexdigest()
+    assert (await http.get(f"/artifacts/{made['id']}")).json()["digest"] == digest
+    assert (await http.get(f"/artifacts/{made['id']}/data")).headers["x-digest"] == digest
+    place.write_bytes(b"3,4\n")
+    changed = await http.get(f"/artifacts/{made['id']}/data")
+    assert code(changed) == "corrupt"
 
 
 @pytest.mark.parametrize(

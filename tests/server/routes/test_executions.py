@@ -133,10 +133,12 @@ async def test_executions_are_listed_newest_first_without_their_jobs(
     rest = (await live.get(f"/executions?project=hello&limit=2&after={first['next']}")).json()
     done = (await live.get("/executions?status=succeeded")).json()
     running = (await live.get("/executions?status=running")).json()
+    unknown = await live.get("/executions?project=nope")
 
     found = [one["id"] for one in (*first["items"], *rest["items"])]
     assert found == [one["id"] for one in done["items"]] == ids[::-1]
     assert running["items"] == []
+    assert (unknown.status_code, error_code(unknown)) == (404, "not_found")
     assert "jobs" not in first["items"][0]
 
 

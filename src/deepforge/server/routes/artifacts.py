@@ -18,7 +18,9 @@ from deepforge.server.body import BYTES, JsonRoute, begun, content_length, range
 from deepforge.server.services import InUse, Services
 from deepforge.server.views import artifact_replies
 from deepforge.server.wire import After, ArtifactReply, Body, Limit, Page
+from deepforge.storage.client import StorageClient
 from deepforge.storage.port import ObjectRef
+from deepforge.storage.streams import Digest
 
 router = APIRouter(route_class=JsonRoute, prefix="/artifacts", tags=["artifacts"])
 uploads = APIRouter(prefix="/artifacts", tags=["artifacts"])  # bodies of any size
@@ -65,7 +67,7 @@ async def resolve_artifact(
     name: str, caller: Caller, use: InUse, project: str | None = None
 ) -> ArtifactReply:
     near = await _project_id(use, caller.owner, project)
-    return await _reply(use, _own(await use.artifacts.resolve(name, near), caller.owner))
+    return await _reply(use, await use.artifacts.resolve(name, owner=caller.owner, project=near))
 
 
 @router.get("/{artifact}", summary="Show an artifact and what it came from")
@@ -83,8 +85,11 @@ async def read_data(artifact: str, caller: Caller, use: InUse) -> Response:
     """What arrives whole was verified: when the data are not what was stored, the connection is cut
     before the last byte. `X-Digest` is the digest, where it is known."""
     found = _own(await use.artifacts.get(artifact), caller.owner)
-    storage = await use.opener.storage(found.ref.storage, owner=caller.owner)
-    chunks = await begun(_held_back(storage.get_stream(found.ref)))
+    storage = await _storage(use, found.ref.storage, caller.owner)
+    stream = storage.get_stream(found.ref)
+    if found.ref.digest is None:
+        stream = _learnt(use, found, stream)
+    chunks = await begun(_held_back(stream))
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
         **({} if found.ref.digest is None else {"X-Digest": found.ref.digest}),
@@ -107,7 +112,7 @@ async def store_artifact(
     early leaves nothing."""
     checked_name(name, "an artifact")
     project_id = await _project_id(use, caller.owner, project)
-    target = await use.opener.storage(storage, owner=caller.owner)
+    target = await _storage(use, storage, caller.owner)
     ref = await target.put_stream(
         f"artifacts/{new_id()}", uploaded(request), size_bytes=content_length(request)
     )
@@ -132,7 +137,7 @@ async def store_artifact(
 async def import_artifact(body: NewReference, caller: Caller, use: InUse) -> ArtifactReply:
     """It is not copied, and its digest is not known before it is read."""
     project_id = await _project_id(use, caller.owner, body.project)
-    storage = await use.opener.storage(body.storage, owner=caller.owner)
+    storage = await _storage(use, body.storage, caller.owner)
     info = await storage.stat(body.key)
     artifact = await use.artifacts.add(
         project=project_id,
@@ -150,6 +155,11 @@ async def _project_id(use: Services, owner: str, name: str | None) -> str | None
     return None if name is None else (await use.projects.find(owner, name)).id
 
 
+async def _storage(use: Services, name: str, owner: str) -> StorageClient:
+    await use.opener.allow("storage", name, owner=owner)
+    return await use.opener.storage(name, owner=owner)
+
+
 def _own(artifact: Artifact, owner: str) -> Artifact:
     if artifact.owner != owner:
         raise NotFound(f"there is no artifact with the id {artifact.id!r}")
@@ -158,6 +168,20 @@ def _own(artifact: Artifact, owner: str) -> Artifact:
 
 async def _reply(use: Services, artifact: Artifact) -> ArtifactReply:
     return (await artifact_replies(use, [artifact]))[0]
+
+
+async def _learnt(
+    use: Services, artifact: Artifact, chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Pass chunks on; after the last, the artifact's digest is that of them all, or `Corrupt`."""
+    digest = Digest()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            await digest.feed(chunk)
+            yield chunk
+    await use.artifacts.learn(
+        artifact.id, size_bytes=digest.size_bytes, digest=await digest.result()
+    )
 
 
 async def _held_back(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, JsonValue
 
 from deepforge.connections.store import Connection
@@ -13,6 +13,7 @@ from deepforge.plugins import Port
 from deepforge.server.auth import Caller
 from deepforge.server.body import JsonRoute
 from deepforge.server.checks import check_compute, check_storage
+from deepforge.server.removal import remove_connection
 from deepforge.server.services import InUse
 from deepforge.server.wire import Body, Page
 
@@ -41,7 +42,7 @@ class ConnectionReply(BaseModel):
 
 class CheckRequest(Body):
     deep: bool = False
-    """Run the whole exam of the port in a scratch place, not only a short look."""
+    """Use all of it in a scratch place that is emptied afterwards, not only a short look."""
 
 
 class CheckStep(BaseModel):
@@ -79,9 +80,16 @@ async def add_connection(
 
 
 @router.delete("/{port}/{name}", status_code=204, summary="Forget a storage or compute")
-async def remove_connection(port: Port, name: str, caller: Caller, use: InUse) -> None:
-    """Its secrets are forgotten too; the data and jobs in it stay where they are."""
-    await use.connections.remove(port, name, owner=caller.owner)
+async def forget_connection(
+    port: Port,
+    name: str,
+    caller: Caller,
+    use: InUse,
+    force: Annotated[bool, Query(description="Also a storage in which artifacts lie.")] = False,
+) -> None:
+    """Its secrets are forgotten too; the data in it stay where they are. Refused while a running
+    execution refers to it."""
+    await remove_connection(use, port, name, caller.owner, force=force)
 
 
 @router.post("/{port}/{name}/check", summary="Prove that a storage or compute works")
@@ -89,7 +97,7 @@ async def check_connection(
     port: Port, name: str, body: CheckRequest, caller: Caller, use: InUse
 ) -> CheckReply:
     """Whether it does is in the answer: a check that failed is no error of this request."""
-    await use.connections.get(port, name, owner=caller.owner)
+    await use.connections.allowed(port, name, owner=caller.owner)
     if port == "storage":
         checks = await check_storage(
             lambda: use.opener.storage(name, owner=caller.owner), deep=body.deep

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, JsonValue
 
 from deepforge.execution.model import ExecutionState, StartRequest
-from deepforge.server.auth import Caller
+from deepforge.server.auth import Caller, admit
 from deepforge.server.body import JsonRoute, Stream
 from deepforge.server.services import InUse
 from deepforge.server.stream import EVENT_STREAM, follow
@@ -73,6 +73,8 @@ async def list_executions(
     after: After = None,
     limit: Limit = 100,
 ) -> Page[ExecutionSummary]:
+    if project is not None:  # by its name or id; an unknown one is an error, not an empty list
+        project = (await use.projects.find(caller.owner, project)).name
     found = await use.executions.list(
         caller.owner, project=project, state=status, after=after, limit=limit + 1
     )
@@ -91,12 +93,27 @@ async def read_execution(execution: str, caller: Caller, use: InUse) -> Executio
     responses={200: {"content": {EVENT_STREAM: {}}, "description": "Server-sent events."}},
 )
 async def follow_execution(
-    execution: str, caller: Caller, use: InUse, request: Request, logs: bool = True
+    execution: str,
+    caller: Caller,
+    use: InUse,
+    request: Request,
+    logs: bool = True,
+    whole_logs: bool = False,
 ) -> Response:
     """First `execution` with the whole view, then `job`, `log` and `execution` (without jobs) as
-    things change, last `end` with the whole view. Whoever reconnects gets the whole view again."""
+    things change, last `end` with the whole view. Whoever reconnects gets the whole view again, and
+    logs again: those stored already from their last MiB on, with `whole_logs` all from byte 0. It
+    breaks off within seconds when the token is revoked or expires."""
     await use.executions.get(execution, caller.owner)  # an unknown one is an error, not a stream
-    events = follow(use, execution, caller.owner, logs=logs, stopping=request.app.state.stopping)
+    events = follow(
+        use,
+        execution,
+        caller.owner,
+        logs=logs,
+        whole_logs=whole_logs,
+        stopping=request.app.state.stopping,
+        still_admitted=lambda: admit(request),
+    )
     return Stream(events, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
 
