@@ -19,6 +19,7 @@ from deepforge.runner.protocol import ENV_CACHE, ENV_PREFIX, ENV_PYTHON, ENV_STA
 from deepforge.runner.support import support_folder
 
 _BORN_WITHIN_S = 60.0
+_LONGEST_TEXT = 2000
 _BOOTSTRAP = "import sys; sys.path.insert(0, %r); from deepforge.runner.%s import main; main()"
 
 
@@ -77,14 +78,14 @@ class Helper:
             poll = select.poll()
             poll.register(self.news, select.POLLIN)
             if self._is_spent or not poll.poll(_BORN_WITHIN_S * 1000):
-                raise HelperGone("the warm helper of %s has ended" % self.python)
+                raise self._gone()
             self._hear()
         pid, self._waiting = self._waiting, 0
         self._drain()
         try:
             os.write(self._orders, warm.order_to(pid, order))
         except OSError as error:
-            raise HelperGone("the warm helper of %s has ended" % self.python) from error
+            raise self._gone() from error
         self._running = pid
         return pid
 
@@ -111,14 +112,15 @@ class Helper:
         self.dismiss()
         os.waitpid(self.pid, 0)
 
+    def _gone(self) -> HelperGone:
+        said = _read(self.log).decode("utf-8", "replace").strip()
+        text = "%s is not there to fork operations" % self.python
+        return HelperGone("%s: %s" % (text, said[-_LONGEST_TEXT:]) if said else text)
+
     def _drain(self) -> None:
         """Nobody is there any more to say anything; what was said late goes to nobody."""
-        for number in (self.log, self.report):
-            try:
-                while os.read(number, 65536):
-                    pass
-            except BlockingIOError:
-                pass
+        _read(self.log)
+        _read(self.report)
 
     def _hear(self) -> None:
         while not self._is_spent:
@@ -137,6 +139,18 @@ class Helper:
                 self._waiting = 0
             else:
                 self._ended[pid] = (rest[0], rest[1])
+
+
+def _read(number: int) -> bytes:
+    found = b""
+    try:
+        while True:
+            data = os.read(number, 65536)
+            if not data:
+                return found
+            found += data
+    except BlockingIOError:
+        return found
 
 
 def wants_helper(settings: Mapping[str, str]) -> bool:

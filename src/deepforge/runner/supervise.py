@@ -211,7 +211,12 @@ def _warm(helper: Helper, spec: Dict[str, Any]) -> _Child:
     try:
         brood = Brood(helper.operate(_short_order(spec)), helper)
     except HelperGone as error:
-        raise failed("runner", "%s." % error, transient=True) from error
+        raise failed(
+            "runner",
+            "The operation's process cannot be started: %s" % error,
+            transient=True,
+            hint="Run that interpreter by hand, or choose another one for this compute.",
+        ) from error
     return _Child(brood, helper.log, helper.report, helper.news)
 
 
