@@ -155,12 +155,10 @@ class JobFolder:
                 if entry.name == WORK_NAME:
                     if found.st_mode != stat.S_IFDIR | 0o700 or any(work.iterdir()):
                         return False
-                elif (
-                    entry.name not in (self.log.name, self._record.name)
-                    or not stat.S_ISREG(found.st_mode)
-                    or found.st_nlink > 1
-                ):
+                elif entry.name not in ours or not stat.S_ISREG(found.st_mode):
                     return False
+                elif found.st_nlink > 1:
+                    return False  # somebody could go on reading it elsewhere
         for path in (self.log, self._record):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
         return True
