@@ -28,7 +28,7 @@ from deepforge.documents.checks import (
 from deepforge.documents.port import Collection, Document, DocumentStore, Draft, Scalar
 from deepforge.documents.sqlite_file import open_reading, open_writing, understood
 from deepforge.documents.sqlite_query import find_statement, unique_index
-from deepforge.documents.sqlite_threads import Desk, read_all, write_all
+from deepforge.documents.sqlite_threads import Desk, Statement, read_all, write_all
 from deepforge.errors import AlreadyExists, ConfigError, StorageFull, Unavailable
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class SqliteStore(DocumentStore):
         text = check_document(kind, id, body, data)
         sql = f'insert into "{kind.name}" (id, revision, body, data) values (?, 1, ?, ?)'
         try:
-            await self._write(_execute(sql, [id, text, data]))
+            await self._write(Statement(sql, [id, text, data]))
         except sqlite3.IntegrityError as error:
             raise _taken(kind, id, error) from error
         return Document(id, 1, json.loads(text), data)
@@ -153,7 +153,7 @@ class SqliteStore(DocumentStore):
             " where id = ? and revision = ?"
         )
         try:
-            changed = await self._write(_execute(sql, [text, data, id, if_revision]))
+            changed = await self._write(Statement(sql, [text, data, id, if_revision]))
         except sqlite3.IntegrityError as error:
             raise _taken(kind, id, error) from error
         if not changed:
@@ -165,11 +165,11 @@ class SqliteStore(DocumentStore):
         kind = self._collection(collection)
         check_id(id)
         if if_revision is None:
-            await self._write(_execute(f'delete from "{kind.name}" where id = ?', [id]))
+            await self._write(Statement(f'delete from "{kind.name}" where id = ?', [id]))
             return
         check_revision(if_revision)
         sql = f'delete from "{kind.name}" where id = ? and revision = ?'
-        if not await self._write(_execute(sql, [id, if_revision])):
+        if not await self._write(Statement(sql, [id, if_revision])):
             found = await self._revision(kind, id)
             if found is not None:
                 raise conflict(kind.name, id, found)
@@ -236,10 +236,6 @@ class SqliteStore(DocumentStore):
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
-
-
-def _execute(sql: str, values: Sequence[Any]) -> Callable[[sqlite3.Connection], int]:
-    return lambda connection: connection.execute(sql, values).rowcount
 
 
 def _fetch(sql: str, values: Sequence[Any]) -> Callable[[sqlite3.Connection], list[Any]]:

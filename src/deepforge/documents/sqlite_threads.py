@@ -7,12 +7,24 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from deepforge.errors import Unavailable
 
 Work = Callable[[sqlite3.Connection], Any]  # what one request does, in a thread; any result
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement with its parameters. The result is how many rows it changed."""
+
+    sql: str
+    values: Sequence[Any]
+
+    def __call__(self, connection: sqlite3.Connection) -> int:
+        return connection.execute(self.sql, self.values).rowcount
 
 
 class Request(NamedTuple):
@@ -100,8 +112,12 @@ def read_all(connection: sqlite3.Connection, desk: Desk) -> None:
 def _commit(connection: sqlite3.Connection, batch: Sequence[Request]) -> list[_Answer]:
     """Do all requests in one transaction and commit once.
 
-    No savepoints: a statement that fails leaves nothing behind and does not disturb the others.
+    No savepoints: a statement that fails leaves nothing behind and does not disturb the others. A
+    single statement is a transaction by itself, and every call of SQLite hands the interpreter's lock
+    to and fro: the fewer the better.
     """
+    if len(batch) == 1 and isinstance(batch[0].work, Statement):
+        return [_perform(connection, batch[0])]
     try:
         connection.execute("begin immediate")
     except sqlite3.Error as error:
