@@ -30,7 +30,7 @@ def start():
     process.dismiss()
     return process.pid
 code = os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1])
-print(code)
+print(code, flush=True)
 {then}
 """
 
