@@ -1,0 +1,372 @@
+"""SciServer Compute: batch jobs in containers of a SciServer site, in the user's name.
+
+A job is one archive in a folder of a user volume, and a command that runs it with the image's Python.
+The folder is where everything of the job lies, so it is found again by its key alone. Of two
+submissions of one key (an answer may be lost after it took effect) only the first that starts runs.
+When a job's container ends, so does everything in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from weakref import WeakValueDictionary
+
+from deepforge.compute.port import (
+    Capabilities,
+    ComputeAdapter,
+    Host,
+    JobHandle,
+    JobReport,
+    JobRequest,
+    Reach,
+    Refusal,
+    State,
+)
+from deepforge.compute.sciserver import files
+from deepforge.compute.sciserver.board import Board, board_of
+from deepforge.compute.sciserver.offers import Offers, Wish
+from deepforge.compute.sciserver.package import WORKSPACE, command_line, pack
+from deepforge.compute.sciserver.racm import Racm
+from deepforge.compute.sciserver.records import Job, forward, places
+from deepforge.errors import ConfigError, InvalidRequest, Unavailable
+from deepforge.sciserver.files import FileService
+from deepforge.sciserver.hosts import PUBLIC_SITE, Hosts
+from deepforge.sciserver.session import Session
+from deepforge.sciserver.volumes import Volume
+from deepforge.settings import Secret, setting
+
+_AT_ONCE = 4
+"""How many jobs are looked at one by one at the same time."""
+_CANCEL_AGAIN_S = 60.0
+_TAIL_BYTES = 600
+_MOST_ENDED = 10_000
+
+_FOLDER = "deepforge"
+
+
+@dataclass(frozen=True)
+class SciServerComputeSettings:
+    """Whose jobs they are, and where they run."""
+
+    username: str = setting("Name of your SciServer account.", example="alice")
+    password: Secret | None = setting(
+        "Its password. Better leave it empty and link the account: deepforge sciserver link.",
+        default=None,
+    )
+    token: Secret | None = setting("A token of SciServer, as linking stores it.", default=None)
+    domain: str = setting(
+        "Domain in which jobs run. Default: the first one that has an image for you.",
+        default="",
+        example="Small Jobs Domain",
+    )
+    image: str = setting(
+        "Image of the jobs' containers, one of the domain's. Default: its SciServer Essentials, or "
+        "else its first one.",
+        default="",
+        example="SciServer Essentials 4.0",
+    )
+    python: str = setting(
+        "Python of the image that runs the jobs, a name or a path. It must be 3.8 or newer.",
+        default="python3",
+        example="/home/idies/miniconda3/envs/py39/bin/python",
+    )
+    job_volume: str = setting(
+        "Volume in which a job keeps its files until it is over: one of yours in Temporary, or "
+        "owner/volume, or Storage/owner/volume.",
+        default="scratch",
+    )
+    data_volumes: str = setting(
+        "Data volumes that every job sees, to read from, separated by commas.",
+        default="",
+        example="SDSS DAS",
+    )
+    calls_server: bool = setting(
+        "Whether jobs call this server at its public address, if it has one. Without, nothing is "
+        "shown until a job has ended.",
+        default=True,
+    )
+    site: str = setting("Address of the SciServer site.", default=PUBLIC_SITE)
+
+
+class SciServerCompute(ComputeAdapter):
+    """Jobs of one user in one domain.
+
+    SciServer sets how long a job may take (a day, if the site did not change that) and how many run
+    at once (one), and gives no GPUs, cores or memory by request.
+    """
+
+    capabilities = Capabilities(log="live", cancel_running=True, walltime=True, poll_every_s=6.0)
+    list_every_s: ClassVar[float] = 6.0
+    """The shortest pause between two lists of open jobs."""
+
+    settings: SciServerComputeSettings
+
+    def __init__(self, settings: SciServerComputeSettings, host: Host) -> None:
+        super().__init__(settings, host)
+        self.hosts = Hosts.of(settings.site)
+        self._session = Session(self.hosts, settings.username, settings.password, settings.token)
+        self._wish = Wish(
+            settings.domain,
+            settings.image,
+            tuple(one.strip() for one in settings.data_volumes.split(",") if one.strip()),
+            _volume_of(settings),
+            settings.username,
+        )
+        self._racm = Racm(self._session)
+        self._files = FileService(self._session)
+        self._one_by_one = asyncio.Semaphore(_AT_ONCE)
+        self._offers = Offers(self._racm, self._files, self._wish)
+        self._ended: dict[str, JobReport] = {}
+        self._states: dict[str, State] = {}
+        self._cancelled_at: dict[int, float] = {}
+
+    async def __aenter__(self) -> SciServerCompute:
+        await self._session.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._session.__aexit__(*exception)
+
+    @property
+    def file_spaces(self) -> Mapping[str, str]:
+        return {self.hosts.file_space: WORKSPACE}
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        return {"site": self.hosts.site}
+
+    @property
+    def reaches_server(self) -> Reach:
+        return "public" if self.settings.calls_server else "no"
+
+    async def check(self) -> None:
+        """See that the account, the domain, the image and the volumes are there. Runs no job: it
+        could wait for hours. Raises `ConfigError` telling what there is instead."""
+        await self._session.token()
+        self._offers.forget()
+        await self._offers.choose()
+        await self._racm.open_jobs()
+
+    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+        if not request.resources.gpus:
+            return []
+        return [
+            Refusal(
+                "resources.gpus",
+                "SciServer Compute does not hand out GPUs",
+                hint="leave gpus out: operations see what the domain's machines have",
+            )
+        ]
+
+    # -- submit ----------------------------------------------------------------------------
+
+    async def submit(self, request: JobRequest) -> JobHandle:
+        folder = f"{self._wish.job_volume.path}/{_FOLDER}/{request.key}"
+        label = _label(request.key)
+        async with _lock(self.hosts.site, self.settings.username, request.key):
+            for job in await self._racm.labelled(label):
+                self._note(job)
+                return _handle(job, request.key, folder)
+            choice = await self._offers.choose(request.paths)
+            archive = f"{folder}/job-{secrets.token_hex(4)}.pyz"
+            await files.put(self._files, archive, pack(request))
+            try:
+                submitted = await self._racm.submit(
+                    {
+                        **choice.fields(),
+                        "submitterDID": label,
+                        "command": command_line(self.settings.python, archive),
+                        "scriptURI": "",
+                        "resultsFolderURI": f"{WORKSPACE}/{folder}/",
+                    }
+                )
+                if not choice.is_granted(submitted):
+                    await self._racm.cancel(submitted.job.id)
+                    raise InvalidRequest(
+                        "SciServer does not give the job all volumes that it needs",
+                        part="paths",
+                        hint="were rights on a volume taken back?",
+                    )
+            except InvalidRequest:
+                self._offers.forget()  # they changed since we looked
+                await self._files.remove(folder)
+                raise
+        self._note(submitted.job)
+        return _handle(submitted.job, request.key, folder)
+
+    # -- poll ------------------------------------------------------------------------------
+
+    async def poll(self, handles: Sequence[JobHandle]) -> list[JobReport]:
+        known = [self._ended.get(_key(handle)) for handle in handles]
+        if all(known):
+            return [one for one in known if one is not None]
+        found = await self._board().look(self._racm, self.list_every_s)
+        looking = (self._report(one, found) for one in handles)
+        reports: list[JobReport] = []
+        for report in await asyncio.gather(*looking, return_exceptions=True):
+            if isinstance(report, BaseException):
+                raise report
+            reports.append(report)
+        return reports
+
+    async def _report(self, handle: JobHandle, found: Mapping[str, Sequence[Job]]) -> JobReport:
+        key = _key(handle)
+        if (ended := self._ended.get(key)) is not None:
+            return ended
+        jobs = found.get(_label(key), ())
+        if jobs:  # of two with one label one runs, and the other ends at once
+            return await self._open_report(key, max(jobs, key=lambda one: one.status & 24))
+        async with self._one_by_one:
+            job = await self._racm.job(int(handle.get("id", 0)))
+            if job is not None and job.phase != "over":
+                self._note(job)
+                return await self._open_report(key, job)
+            report = await self._last_report(job, str(handle.get("folder", "")))
+        return self._keep(key, report)
+
+    async def _open_report(self, key: str, job: Job) -> JobReport:
+        state = forward(self._states.get(key), job.phase)
+        self._states[key] = state
+        if job.id in self._cancelled_at:
+            return JobReport(state, message="cancelling: SciServer has not ended it yet")
+        if state == "queued" and (place := await self._place(job)) is not None:
+            return JobReport(state, message=f"number {place} in SciServer's queue")
+        return JobReport(state)
+
+    async def _place(self, job: Job) -> int | None:
+        """Its place in the queue, if there is only one job of the user that waits: the table does
+        not name them."""
+        table = await self._board().queues(self._racm)
+        found = places(table, self.settings.username)
+        return found[0] if len(found) == 1 else None
+
+    async def _last_report(self, job: Job | None, folder: str) -> JobReport:
+        """What to say of a job that is over, the same whenever and by whomever it is asked."""
+        if job is None or not folder or not await files.is_there(self._files, folder):
+            return JobReport("missing")
+        if job.timed_out:
+            return JobReport("exited", -9, "walltime", _limit(job))
+        if job.was_cancelled:
+            return JobReport("cancelled", message=job.said)
+        record = await files.record(self._files, f"{folder}/exit.json")
+        if isinstance(record, dict) and isinstance(record.get("exit_code"), int):
+            reason: Literal["normal", "signal", "walltime"] = "normal"
+            if record.get("reason") in ("signal", "walltime"):
+                reason = record["reason"]
+            said = record.get("message")
+            message = self._about_image(said) if isinstance(said, str) else None
+            return JobReport("exited", record["exit_code"], reason, message)
+        printed = await self._tail(job)
+        told = "; ".join(one for one in (job.said, printed) if one)
+        if "not found" in printed or "No such file" in printed:
+            return JobReport("exited", 127, "normal", self._about_image(told))
+        told = told or "its container ended without a word"
+        return JobReport("exited", 1, "node_failure", f"SciServer could not run it: {told}")
+
+    async def _tail(self, job: Job) -> str:
+        """The end of what the container itself printed as errors."""
+        folder = job.results_folder or ""
+        if not folder.startswith(f"{WORKSPACE}/"):
+            return ""
+        path = folder.removeprefix(f"{WORKSPACE}/").strip("/")
+        tail = b""
+        try:
+            async for chunk in files.read(self._files, f"{path}/stderr.txt"):
+                tail = (tail + chunk)[-_TAIL_BYTES:]
+        except Unavailable:  # for a message only: none is a good one too
+            return ""
+        return " ".join(tail.decode("utf-8", "replace").split())
+
+    def _about_image(self, text: str) -> str:
+        image = self.settings.image or "the image"
+        return f"{image} cannot run it: {text} (the Python to use is the setting `python`)"
+
+    # -- the rest --------------------------------------------------------------------------
+
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        for handle in handles:
+            if _key(handle) not in self._ended:
+                twins = self._board().labelled(_label(_key(handle)))
+                for id in {int(handle.get("id", 0)), *twins}:
+                    await self._cancel(id)
+
+    async def _cancel(self, id: int) -> None:
+        now_s = time.monotonic()
+        asked_s = self._cancelled_at.get(id)
+        if asked_s is None or now_s - asked_s >= _CANCEL_AGAIN_S:
+            await self._racm.cancel(id)
+            self._cancelled_at[id] = now_s
+            job = await self._racm.job(id)  # one that waited is over at once
+            if job is not None:
+                self._note(job)
+
+    async def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
+        """What the command prints, errors among it. Each time it is received from its beginning."""
+        folder = str(handle.get("folder", ""))
+        if folder:
+            async for chunk in files.read(self._files, f"{folder}/output.txt", start):
+                yield chunk
+
+    async def release(self, handle: JobHandle) -> None:
+        """Delete the job's folder. SciServer keeps its record of the job for ever."""
+        key, folder = _key(handle), str(handle.get("folder", ""))
+        (report,) = await self.poll([handle])
+        if report.state in ("queued", "running"):
+            return
+        if folder and report.state != "missing":
+            await self._files.remove(folder)
+        self._cancelled_at.pop(int(handle.get("id", 0)), None)
+        self._keep(key, JobReport("missing"))
+
+    def _keep(self, key: str, report: JobReport) -> JobReport:
+        self._ended[key] = report
+        self._states.pop(key, None)
+        if len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+        return report
+
+    def _note(self, job: Job) -> None:
+        self._board().note(job)
+
+    def _board(self) -> Board:
+        return board_of(self.hosts.site, self.settings.username)
+
+
+_LOCKS: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
+
+
+def _lock(*about: str) -> asyncio.Lock:
+    """One at a time submits a key in this process, through whichever adapter."""
+    key = (asyncio.get_running_loop(), *about)
+    return _LOCKS.setdefault(key, asyncio.Lock())
+
+
+def _volume_of(settings: SciServerComputeSettings) -> Volume:
+    try:
+        return Volume.named(settings.job_volume, pool="Temporary", username=settings.username)
+    except ConfigError as error:
+        fields = {"job_volume": error.fields["volume"]}
+        raise ConfigError(error.message, fields=fields, hint=error.hint) from error
+
+
+def _limit(job: Job) -> str:
+    limit = "" if job.timeout_s is None else f" of {job.timeout_s / 3600:g} h"
+    return f"SciServer ended it at the time limit{limit}: {job.said or 'its domain sets it'}"
+
+
+def _label(key: str) -> str:
+    """What a job goes by at SciServer. It ends with what no key has: searching finds parts of labels."""
+    return f"deepforge/{key}/"
+
+
+def _handle(job: Job, key: str, folder: str) -> JobHandle:
+    return {"id": job.id, "key": key, "folder": folder}
+
+
+def _key(handle: JobHandle) -> str:
+    return str(handle.get("key", ""))
