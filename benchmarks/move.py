@@ -134,12 +134,14 @@ def grants(plan: Plan) -> Move:
     class Line:
         """The server's side of an upload in parts: granted beforehand, completed by our parent."""
 
-        def parts(self, name: str, size_bytes: int) -> tuple[str, int, list[Grant]]:
+        def parts(
+            self, name: str, size_bytes: int, patience_s: float
+        ) -> tuple[str, int, list[Grant]]:
             one = by_name[name]
             urls = [Grant("http", "PUT", url=url) for url in one.part_urls]
             return str(one.upload), one.part_bytes, urls
 
-        def complete(self, name: str, upload: str, etags: Sequence[str]) -> None:
+        def complete(self, name: str, upload: str, etags: Sequence[str], patience_s: float) -> None:
             print(json.dumps({"complete": [name, upload, list(etags)]}), flush=True)
             assert json.loads(sys.stdin.readline()) == "completed"
 
