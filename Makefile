@@ -33,6 +33,7 @@ demo: $(VENV)/demo.done  ## run the handwritten digits pipeline, end to end
 test: setup  ## all that CI runs: lint, types, tests
 	$(MAKE) --no-print-directory lint types
 	@.ci/install-webgme || echo "the tests say what they could not do without it" >&2
+	@.ci/install-sciserver || echo "the tests say what they could not do without it" >&2
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup  ## style
@@ -60,6 +61,7 @@ lock:  ## write the hashed requirement files anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --extra demo pyproject.toml requirements/build.in -o requirements/demo.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --extra demo --extra testing -c requirements/demo.txt pyproject.toml requirements/build.in requirements/test.in -o requirements/test.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header requirements/bench.in -o requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header requirements/interop.in -o requirements/interop.txt
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

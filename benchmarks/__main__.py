@@ -7,7 +7,16 @@ import importlib
 import os
 import platform
 
-BENCHMARKS = ("overhead", "transfer", "memory", "commands", "claims", "workers", "worker_latency")
+BENCHMARKS = (
+    "overhead",
+    "transfer",
+    "memory",
+    "commands",
+    "claims",
+    "workers",
+    "worker_latency",
+    "sciserver",
+)
 
 
 def main() -> None:

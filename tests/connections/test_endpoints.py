@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deepforge import plugins
+from deepforge.compute.port import ComputeAdapter
 from deepforge.connections.endpoints import (
     ALLOW_VARIABLE,
     EVERYTHING,
@@ -194,9 +195,18 @@ class Rig:
             endpoints=allowed or AllowedEndpoints(),
         )
 
-    async def open(self, connections: Connections, name: str, owner: str = "ada") -> None:
+    async def open(
+        self,
+        connections: Connections,
+        name: str,
+        owner: str = "ada",
+        port: plugins.Port = "storage",
+    ) -> None:
         async with Opener(connections, computes=self._folder / "computes") as opener:
-            await opener.storage(name, owner=owner)
+            if port == "storage":
+                await opener.storage(name, owner=owner)
+            else:
+                await opener.compute(name, owner=owner)
 
 
 @pytest.fixture
@@ -227,6 +237,20 @@ async def test_one_that_was_allowed_once_is_not_opened_when_it_no_longer_is(rig:
         await rig.open(rig.connections(), "lab")
 
 
+async def test_a_compute_calls_no_private_endpoint_either(rig: Rig) -> None:
+    values = {"site": "https://127.0.0.1", "username": "ada"}
+    with pytest.raises(ConfigError) as caught:
+        await rig.connections().add("compute", "sci", "sciserver", values, owner="ada")
+    assert set(caught.value.fields) == {"site"}
+
+    before = rig.connections(read_allowed({ALLOW_VARIABLE: "127.0.0.0/8"}))
+    await before.add("compute", "sci", "sciserver", values, owner="ada")
+    await rig.open(before, "sci", port="compute")
+
+    with pytest.raises(ConfigError, match="private network"):
+        await rig.open(rig.connections(), "sci", port="compute")
+
+
 async def test_what_the_environment_says_is_the_operators_own_word(rig: Rig) -> None:
     fields = {f"DEEPFORGE_STORAGE_LAB__{name.upper()}": value for name, value in S3.items()}
     whole = rig.connections(environ={**fields, "DEEPFORGE_STORAGE_LAB__ADAPTER": "s3"})
@@ -244,12 +268,14 @@ async def test_what_the_environment_says_is_the_operators_own_word(rig: Rig) -> 
 
 def test_an_adapter_with_an_address_among_its_settings_says_what_it_calls() -> None:
     """Or the check above would pass it by."""
+    ports: tuple[plugins.Port, ...] = ("storage", "compute")
     silent = [
         info.id
-        for info in plugins.adapters("storage")
+        for port in ports
+        for info in plugins.adapters(port)
         if isinstance(info, plugins.AdapterInfo)
-        and any(one.name.endswith("url") for one in declared(info.settings_class()))
-        and info.adapter_class().endpoints is StorageAdapter.endpoints
+        and any(one.name.endswith(("url", "site")) for one in declared(info.settings_class()))
+        and info.adapter_class().endpoints in (StorageAdapter.endpoints, ComputeAdapter.endpoints)
     ]
 
     assert silent == []

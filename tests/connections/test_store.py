@@ -393,3 +393,46 @@ async def test_connections_are_listed_by_name(make: Make) -> None:
     names = [one.name for one in await connections.list("storage", owner="ada")]
 
     assert names == ["Mid", "alpha", "local", "zoo"]
+
+
+async def test_secrets_are_replaced_and_nothing_else(
+    make: Make, documents: DocumentStore, tmp_path: Path
+) -> None:
+    connections = make()
+    made = await connections.add("storage", "lab", "s3", S3, owner="ada")
+
+    changed = await connections.replace_secrets(
+        "storage", "lab", {"secret_access_key": "another secret"}, owner="ada"
+    )
+
+    assert changed.id == made.id
+    assert changed.revision > made.revision
+    assert dataclasses.replace(changed, revision=made.revision) == made
+    settings = await connections.settings_of(changed)
+    assert settings.secret_access_key == Secret("another secret")
+    assert settings.bucket == S3["bucket"]
+    assert connections.changes == 1
+    stored = await documents.get("connections", made.id)
+    assert "another secret" not in repr(stored.body)
+
+
+@pytest.mark.parametrize("field", ["endpoint_url", "bucket", "nonsense"])
+async def test_a_secret_cannot_be_sent_elsewhere_by_replacing(make: Make, field: str) -> None:
+    """Who may replace a secret would learn the former one if its address could change alone."""
+    connections = make()
+    await connections.add("storage", "lab", "s3", S3, owner="ada")
+
+    with pytest.raises(ConfigError, match="cannot be replaced") as caught:
+        await connections.replace_secrets("storage", "lab", {field: "x"}, owner="ada")
+
+    assert set(caught.value.fields) == {field}
+
+
+async def test_secrets_of_others_and_of_defaults_are_not_replaced(make: Make) -> None:
+    connections = make()
+    await connections.add("storage", "lab", "s3", S3, owner="ada")
+
+    with pytest.raises(NotFound):
+        await connections.replace_secrets("storage", "lab", {}, owner="eve")
+    with pytest.raises(InvalidRequest, match="cannot be changed"):
+        await connections.replace_secrets("compute", "server", {}, owner="ada")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,46 @@ async def test_who_cancels_does_not_wait_for_a_storage_that_is_away(
     assert (await rig.ended(id)).execution.state is ExecutionState.CANCELLED
 
 
+async def test_what_ends_long_after_its_result_is_released_then(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch system may call a job running for half a minute after it told us of its result."""
+    monkeypatch.setattr("deepforge.execution.conductor._ENDS_SOON_S", (0.01,))
+    monkeypatch.setattr("deepforge.execution.conductor._ENDS_LATE_S", (0.02,) * 500)
+    compute = await rig.compute()
+    poll, release = compute.poll, compute.release
+    told: set[str] = set()
+    released: list[JobHandle] = []
+    noticed = False
+
+    async def polling(handles: Sequence[JobHandle]) -> list[JobReport]:
+        reports = await poll(handles)
+        for place, (handle, report) in enumerate(zip(handles, reports, strict=True)):
+            if report.state == "exited" and str(handle) in told and not noticed:
+                reports[place] = JobReport("running")
+            elif report.state == "exited":
+                told.add(str(handle))
+        return reports
+
+    async def releasing(handle: JobHandle) -> None:
+        released.append(handle)
+        await release(handle)
+
+    monkeypatch.setattr(compute, "poll", polling)
+    monkeypatch.setattr(compute, "release", releasing)
+    await rig.record()
+    await rig.ended(await rig.start())
+    before = list(released)
+    noticed = True
+    deadline = time.monotonic() + 10
+    while len(released) < 3:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+    assert before == []
+    assert len({str(one) for one in released}) == 3
+
+
 async def test_a_job_that_the_compute_forgot_is_tried_again(rig: Rig) -> None:
     async def forgotten(job: MemoryJob) -> int:
         if job.request.key.endswith("-1"):
@@ -269,6 +310,38 @@ async def test_a_compute_that_does_not_answer_is_said_and_waited_for(
     assert view.execution.state is ExecutionState.SUCCEEDED
     assert view.execution.paused_by is None
     assert len(rig.ran) == 3
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_an_expired_login_holds_up_what_is_submitted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cancel: bool
+) -> None:
+    monkeypatch.setattr("deepforge.execution.effects.FIRST_PAUSE_S", 0.02)
+    compute = await rig.compute()
+    submit, away = compute.submit, True
+
+    async def submitting(request: JobRequest) -> JobHandle:
+        if away:
+            raise AuthError("the login has expired", expired=True)
+        return await submit(request)
+
+    monkeypatch.setattr(compute, "submit", submitting)
+    await rig.record()
+    id = await rig.start()
+    said = await rig.until(id, lambda view: view.execution.paused_by is not None)
+    if cancel:
+        await rig.executions.cancel(id, LOCAL_OWNER)
+    else:
+        away = False
+    view = await rig.ended(id)
+
+    held_up_by = "a job could not be handed to compute 'mem': the login has expired"
+    assert said.execution.paused_by == held_up_by
+    ended = ExecutionState.CANCELLED if cancel else ExecutionState.SUCCEEDED
+    assert view.execution.state is ended
+    assert view.execution.paused_by is None
+    assert len(rig.ran) == (0 if cancel else 3)
+    assert {len(job.attempts) for job in view.jobs} <= {0, 1}
 
 
 @pytest.mark.parametrize("cancel", [False, True])

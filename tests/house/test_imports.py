@@ -27,16 +27,17 @@ MAY_KNOW: dict[str, set[str]] = {
     "runner": {"serialization"},
     "worker": {"runner", "serialization"},  # another program of the far side, in one file with it
     "webgme": LOW | PORTS,
-    "storage": LOW | {"webgme"},  # the formats of its blobs alone
-    "compute": LOW | {"runner", "webgme"},  # Server Compute forks the runner from a warm helper
+    "sciserver": LOW,
+    "storage": LOW | {"webgme", "sciserver"},  # of the first the formats of its blobs alone
+    "compute": LOW | {"runner", "sciserver", "webgme"},  # Server Compute forks the runner
     "documents": LOW,
     "pipelines": LOW | PORTS,
     "projects": LOW | PORTS,
     "connections": LOW | PORTS,
     "accounts": GROUND | {"settings", "documents"},
     "execution": LOW | PORTS | MIDDLE,
-    "server": LOW | PORTS | MIDDLE | {"accounts", "execution", "webgme", "worker"},
-    "cli": LOW | PORTS | MIDDLE | {"execution", "server", "worker"},
+    "server": LOW | PORTS | MIDDLE | {"accounts", "execution", "sciserver", "webgme", "worker"},
+    "cli": LOW | PORTS | MIDDLE | {"execution", "sciserver", "server", "worker"},
     "testing": LOW | PORTS,
 }
 """A folder or module, and what it may import besides itself. Downwards only: when a test here

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from interop.webgme.conftest import engine, original
 from journeys.parts import nothing_left
 from shell import Shell
+
+__all__ = ["engine", "original"]
 
 
 @pytest.fixture(autouse=True)

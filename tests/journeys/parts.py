@@ -59,6 +59,23 @@ def serving(shell: Shell, *, port: int = 0) -> Iterator[Server]:
             process.kill()
 
 
+@contextmanager
+def working(shell: Shell, url: str, *, name: str = "worker") -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker until the block ends. All of one shell and name are the same worker."""
+    with (shell.folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            shell.command("worker", "--url", url, "--folder", shell.folder / name),
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            env=shell.environ(),
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_until(reached: Callable[[], Any], *, within_s: float = 60) -> Any:
     """Ask until the answer is true, and return it."""
     deadline = time.monotonic() + within_s

@@ -7,6 +7,7 @@ server, and the key that seals all others too. That environment is theirs to see
 from __future__ import annotations
 
 import io
+import json
 import secrets
 import zipfile
 from dataclasses import replace
@@ -15,7 +16,14 @@ from pathlib import Path
 from deepforge.settings import build
 from deepforge.storage.client import StorageClient
 from deepforge.storage.s3 import S3Adapter, S3Settings
-from journeys.parts import processes_of, serving, steps_project, supervisors, wait_until
+from journeys.parts import (
+    processes_of,
+    serving,
+    steps_project,
+    supervisors,
+    wait_until,
+    working,
+)
 from seaweed import Seaweed
 from shell import Shell
 
@@ -85,6 +93,33 @@ async def test_secrets_of_the_environment_reach_no_job(shell: Shell, seaweed: Se
     for secret in hidden:
         for where in (said, files, objects):
             assert not [one for one in where if secret in one]
+
+
+def test_the_token_of_an_attempt_is_not_in_the_database(shell: Shell, tmp_path: Path) -> None:
+    """What waits for a worker, and what a worker has, lies there with it, but sealed."""
+    body = """
+print("begun", flush=True)
+while not (folder / "gate").exists():
+    time.sleep(0.02)
+"""
+    project = steps_project(tmp_path, 2, body)
+    with serving(shell) as server:
+        server.client("compute", "add", "worker", "box")
+        execution = server.client("run", project, "--compute", "box", "--detach").out.strip()
+        with working(shell, server.url):
+            wait_until(
+                lambda: b"begun" in server.client("executions", "logs", execution, "v0").data
+            )
+            handed = list((shell.folder / "worker" / "jobs").rglob("job.json"))
+            tokens = [json.loads(one.read_bytes())["channel"]["token"].encode() for one in handed]
+            stored = [path.read_bytes() for path in shell.home.rglob("*") if path.is_file()]
+            (tmp_path / "gate").touch()
+            server.client("executions", "logs", "-f", execution)
+        stored += [path.read_bytes() for path in shell.home.rglob("*") if path.is_file()]
+
+    assert tokens
+    assert any(execution.encode() in one for one in stored), "the search finds what is there"
+    assert not [one for one in stored for token in tokens if token in one]
 
 
 async def _objects(values: dict[str, str]) -> list[bytes]:

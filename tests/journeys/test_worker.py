@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from journeys.parts import Server, serving, states, steps_project, view_of, wait_until
+from journeys.parts import (
+    Server,
+    serving,
+    states,
+    steps_project,
+    view_of,
+    wait_until,
+    working,
+)
 from seaweed import free_ports
 from shell import EXAMPLES, Shell
 
@@ -20,23 +27,6 @@ while n == 1 and not (folder / "gate").exists():
     time.sleep(0.02)
 print("after", n)
 """
-
-
-@contextmanager
-def working(shell: Shell, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker until the block ends. All of one shell are the same worker."""
-    with (shell.folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            shell.command("worker", "--url", url, "--folder", shell.folder / "worker"),
-            stdin=subprocess.DEVNULL,
-            stderr=log,
-            env=shell.environ(),
-        )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -115,3 +105,39 @@ def test_a_job_outlives_whoever_is_killed(
         assert {1} == {job["attempts"] for job in view["jobs"]}
         logs = server.client("executions", "logs", execution, "v1").out
         assert "after 1" in logs
+
+
+def test_an_attempt_that_was_given_up_is_run_again_and_never_counts(
+    server: Server, shell: Shell, tmp_path: Path
+) -> None:
+    project = steps_project(
+        tmp_path,
+        1,
+        """
+print("in", folder / "worker", "silent" in str(Path.cwd()), flush=True)
+while "silent" in str(Path.cwd()) and not (folder / "gate").exists():
+    time.sleep(0.02)
+n = str(Path.cwd())
+""",
+    )
+    with working(shell, server.url, name="silent") as silent:
+        execution = begun(server, project)
+        wait_until(lambda: "True" in server.client("executions", "logs", execution, "v0").out)
+        silent.kill()
+        silent.wait()
+        assert "no job 'v9'" in server.client("executions", "give-up", execution, "v9", code=4).err
+
+        told = server.client("executions", "give-up", execution, "v0").err
+
+        assert "the attempt of v0 was given up" in told
+        with working(shell, server.url, name="other"):
+            wait_until(lambda: view_of(server.client, execution)["status"] == "succeeded")
+            (tmp_path / "gate").touch()
+            with working(shell, server.url, name="silent"):  # it tells of what it had, too late
+                wait_until(lambda: not list((shell.folder / "silent" / "jobs").iterdir()))
+        view = view_of(server.client, execution)
+
+    assert [2] == [job["attempts"] for job in view["jobs"]]
+    assert b"/other/" in server.client("artifacts", "get", "v0", "-").data
+    told = server.client("executions", "give-up", execution, "v0", code=5).err
+    assert "there is no attempt to give up" in told

@@ -100,7 +100,7 @@ def test_a_server_that_restarts_elsewhere_is_found_again(
 
 
 def test_a_server_that_stays_away_is_tried_again_later(tmp_path: Path) -> None:
-    far = FarSide(tmp_path, "fork", settings=("deepforge.runner.channel.START_PATIENCE_S=0.5",))
+    far = FarSide(tmp_path, "fork", environment={protocol.ENV_PATIENCE: "0.5"})
     with FarServer() as gone:
         handed = Ticket("e-op-1", gone.channel())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import subprocess
 import sys
@@ -98,3 +100,27 @@ def test_the_umask_of_an_operation_does_not_reach_the_storage(far: FarSide) -> N
     modes = {str(path.relative_to(ended.store)): path.stat().st_mode & 0o777 for path in files}
     assert FILE_MODE == modes["outputs/result"]
     assert FILE_MODE == modes["result.json"]
+
+
+def test_a_file_is_placed_where_one_file_system_is_mounted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volumes of a container are so: one device, and no way to rename from one to the other."""
+    rename = os.replace
+
+    def within_a_mount(source: str, target: str) -> None:
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", within_a_mount)
+    source, target = tmp_path / "work" / "made", tmp_path / "volume" / "kept"
+    source.parent.mkdir()
+    source.write_bytes(b"content")
+
+    found = place(str(source), str(target))
+
+    assert found == (7, digest(b"content"))
+    assert target.read_bytes() == b"content"
+    assert not source.exists()
+    assert list(target.parent.iterdir()) == [target]

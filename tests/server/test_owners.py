@@ -52,6 +52,7 @@ REQUESTS: dict[str, Any] = {
     "GET /artifacts/{artifact}/data": None,
     "GET /connections/{port}/{name}": None,
     "POST /connections/{port}/{name}/check": {"deep": False},
+    "PATCH /connections/{port}/{name}": {"secrets": {}},
     "DELETE /connections/{port}/{name}": None,
     "PATCH /users/{user}": {"server_compute": True},
     "POST /users/{user}/password": {"password": PASSWORD},

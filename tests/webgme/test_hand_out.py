@@ -289,7 +289,7 @@ async def test_two_living_workers_cannot_speak_under_one_id(rig: Rig) -> None:
         refused = await second
 
     assert 409 == refused.status_code
-    assert "give each worker its own name" in refused.text
+    assert "each worker needs a folder of its own" in refused.text
     assert "RUNNING" == await state(rig, hash)
 
 

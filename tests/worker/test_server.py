@@ -39,6 +39,26 @@ def test_a_status_says_what_to_do(
     assert kind is type(told.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b'{"error": {"message": "no", "hint": "do so"}}', "answered 409: no (do so)"),
+        (b'{"error": {"message": "no", "hint": null}}', "answered 409: no"),
+        (b'{"error": "no"}', 'answered 409: {"error": "no"}'),
+        (b"[1]", r"answered 409: [1]"),
+        (b"", "answered 409: nothing more"),
+    ],
+)
+def test_a_refusal_is_told_in_the_words_of_the_server(
+    server: FakeServer, line: Line, said: bytes, told: str
+) -> None:
+    server.faults[PATH].append((409, said, "application/json"))
+    with pytest.raises(Refused) as refused:
+        line.ask("GET", PATH)
+
+    assert str(refused.value).endswith(told)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null", b"\xff"])
 def test_what_is_no_object_is_trouble(server: FakeServer, line: Line, body: bytes) -> None:
     server.faults[PATH].append((200, body, "text/html"))

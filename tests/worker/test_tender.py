@@ -217,7 +217,8 @@ print("second")
 """
     first = workers(original)
     original.offer_files("aa", job(script, outputInterval=20))
-    until(lambda: original.text("aa") == "first\n")
+    sent = first.folder / "jobs" / "aa" / "sent"
+    until(lambda: sent.exists() and original.text("aa") == "first\n")  # else it is sent again
     first.kill()
     workers(original)
     go.touch()

@@ -141,6 +141,27 @@ def cancel(execution: str, detach: bool, as_json: bool) -> None:
         click.echo(f"execution {view['id']}: {view['status']}", err=True)
 
 
+@executions.command("give-up")
+@click.argument("execution")
+@click.argument("job")
+@show.json_option
+def give_up(execution: str, job: str, as_json: bool) -> None:
+    """Count the attempt of a job as lost, whose worker is silent. A new attempt follows.
+
+    JOB is its name or id. Whatever the worker still reports of it is ignored.
+    """
+    from deepforge.cli.client import connect
+
+    with connect() as client:
+        path = f"/executions/{_part(execution)}"
+        id = _find_job(client.get(path), job)["id"]
+        view = client.post(f"{path}/jobs/{_part(id)}/give-up")
+    if as_json:
+        show.print_json(view)
+    else:
+        click.echo(f"the attempt of {job} was given up; its worker is not heard any more", err=True)
+
+
 @executions.command()
 @click.argument("execution")
 @click.option("--detach", is_flag=True, help="Do not wait for its end. Needs DEEPFORGE_URL.")

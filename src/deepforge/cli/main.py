@@ -36,6 +36,7 @@ COMMANDS = {
     "artifacts": ("deepforge.cli.artifacts:artifacts", "Named data: list, read, store."),
     "storage": ("deepforge.cli.connections:storage", "Where data lie: add, check, remove."),
     "compute": ("deepforge.cli.connections:compute", "Where jobs run: add, check, remove."),
+    "sciserver": ("deepforge.cli.sciserver:sciserver", "Your SciServer account: link, status."),
     "users": ("deepforge.cli.users:users", "Who may use a server: add, change, disable."),
     "login": ("deepforge.cli.tokens:login", "Get an access token for a user and a password."),
     "tokens": ("deepforge.cli.tokens:tokens", "Access tokens: create, list, revoke."),

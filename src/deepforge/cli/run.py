@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -103,6 +103,7 @@ def run_folder(folder: Path, choices: dict[str, Any], *, detach: bool, as_json: 
         if detach:
             client.must_outlive_us()
         commit = _record(client, name, files)
+        _tell_ends(client, choices)
         try:
             view = client.post(
                 f"/projects/{quote(name, safe='')}/executions", {"commit": commit, **choices}
@@ -206,6 +207,15 @@ def _tell_links(files: dict[str, FileEntry]) -> None:
     if links:
         names = ", ".join(map(repr, links[:5])) + (f" and {len(links) - 5} more" * (len(links) > 5))
         click.echo(f"symbolic links are recorded as the files they lead to: {names}", err=True)
+
+
+def _tell_ends(client: Client, choices: Mapping[str, Any]) -> None:
+    """Say which logins end soon: an execution that outlives one waits for another."""
+    chosen = (choices.get("storage"), choices.get("compute"), *choices.get("computes", {}).values())
+    if names := {name for name in chosen if name is not None}:
+        from deepforge.cli.sciserver import tell_ends
+
+        tell_ends(client, names)
 
 
 def _record(client: Client, name: str, files: dict[str, FileEntry]) -> str:

@@ -81,6 +81,10 @@ class ComputeClient:
         return self.adapter.file_spaces
 
     @property
+    def endpoints(self) -> Mapping[str, str]:
+        return self.adapter.endpoints
+
+    @property
     def machine(self) -> str | None:
         return self.adapter.machine
 

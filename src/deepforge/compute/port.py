@@ -149,16 +149,26 @@ class Records(Protocol):
     ) -> Sequence[Record]: ...
 
 
+class Seal(Protocol):
+    """Hides texts that are kept: `open` with the same purpose, on a server with the same key, reads
+    what `seal` made. `connections.secrets.SecretBox` satisfies this, with its promises and errors."""
+
+    def seal(self, text: str, purpose: str) -> str: ...
+    def open(self, sealed: str, purpose: str) -> str: ...
+
+
 @dataclass(frozen=True)
 class Host:
     """What an adapter may keep: a folder on the server's machine, and records in its database.
 
-    Both last. `owner` is the user whose connection it is.
+    Both last. `owner` is the user whose connection it is. What is secret goes through `seal` before
+    it is kept.
     """
 
     folder: Path
     records: Records | None = None
     owner: str = "local"
+    seal: Seal | None = None
 
 
 class ComputeAdapter(ABC):
@@ -182,6 +192,14 @@ class ComputeAdapter(ABC):
     @property
     def file_spaces(self) -> Mapping[str, str]:
         """Spaces a job sees as files, each with where it is mounted there (`/` for the same paths)."""
+        return {}
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """The URLs of the services that are called for it, each by the setting it comes from.
+
+        Checked before the adapter is opened, as those of a storage are.
+        """
         return {}
 
     @property

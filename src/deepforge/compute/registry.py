@@ -28,6 +28,14 @@ SERVER = AdapterInfo(
     on_server=True,
 )
 
+SCISERVER = AdapterInfo(
+    id="sciserver",
+    title="SciServer Compute",
+    summary="Batch jobs in containers of a SciServer site, in your name.",
+    settings="deepforge.compute.sciserver.adapter:SciServerComputeSettings",
+    adapter="deepforge.compute.sciserver.adapter:SciServerCompute",
+)
+
 WORKER = AdapterInfo(
     id="worker",
     title="WebGME Worker",

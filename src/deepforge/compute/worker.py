@@ -59,7 +59,7 @@ class WorkerCompute(ComputeAdapter):
     def _queue(self) -> Queue:
         if self.host.records is None:
             raise ConfigError("the queue of workers needs a database, and none was given")
-        return Queue(self.host.records)
+        return Queue(self.host.records, self.host.seal)
 
     @property
     def reaches_server(self) -> Reach:

@@ -6,14 +6,14 @@ import asyncio
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deepforge.compute.client import ComputeClient
-from deepforge.compute.port import Host, Records
+from deepforge.compute.port import Host, Records, Seal
 from deepforge.compute.registry import open_compute
 from deepforge.connections.store import LOCAL_OWNER, Connection, Connections
 from deepforge.documents.port import Collection
@@ -37,15 +37,21 @@ class Opener:
     Each is opened once, however many ask at once, and stays open until the opener is closed: whoever
     holds a client is never cut off because a storage was removed. Callers do not close clients.
     `computes` is the folder in which each compute may keep what lasts on this machine, `records` are
-    what it may keep in the database.
+    what it may keep in the database, secrets only through `seal`.
     """
 
     def __init__(
-        self, connections: Connections, *, computes: Path, records: Records | None = None
+        self,
+        connections: Connections,
+        *,
+        computes: Path,
+        records: Records | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self._connections = connections
         self._computes = computes
         self._records = records
+        self._seal = seal
         self._clients: dict[tuple[str, int], _Opened] = {}  # by id and revision of the connection
         self._looked_up: dict[tuple[Port, str, str], _LookedUp] = {}
         self._opening: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -83,12 +89,7 @@ class Opener:
         connection = await self._connection("compute", name, owner)
         return await self._once(
             connection,
-            lambda values: open_compute(
-                name,
-                connection.adapter,
-                values,
-                Host(self._folder(connection), self._records, owner),
-            ),
+            lambda values: self._opened_compute(connection, name, values, owner),
         )
 
     async def allow(self, port: Port, name: str, *, owner: str) -> None:
@@ -116,6 +117,16 @@ class Opener:
             connection = await self._connections.get(port, name, owner=owner)
             found = self._looked_up[asked] = _LookedUp(connection, changes, now)
         return found.connection
+
+    @asynccontextmanager
+    async def _opened_compute(
+        self, connection: Connection, name: str, values: Mapping[str, Any], owner: str
+    ) -> AsyncIterator[ComputeClient]:
+        host = Host(self._folder(connection), self._records, owner, self._seal)
+        client = open_compute(name, connection.adapter, values, host)
+        await self._connections.admit(connection, client.endpoints)
+        async with client:
+            yield client
 
     def _folder(self, connection: Connection) -> Path:
         folder = self._computes / connection.id

@@ -33,7 +33,7 @@ from deepforge.errors import (
 )
 from deepforge.ids import new_id, utc_now
 from deepforge.plugins import AdapterInfo, Port
-from deepforge.settings import Secret, build, from_environment, split_secrets
+from deepforge.settings import Secret, build, declared, from_environment, split_secrets
 
 CONNECTIONS = Collection(
     "connections", unique=(("owner", "port", "name"),), indexes=(("owner", "port"),)
@@ -121,19 +121,12 @@ class Connections:
         settings = build(info.settings_class(), values)
         id = new_id()
         made = self._try_out(port, info, settings, id)
-        if port == "storage":
-            await check_endpoints(made.endpoints, self._endpoints, opening=False)
-        plain, hidden = split_secrets(settings)
+        await check_endpoints(made.endpoints, self._endpoints, opening=False)
         body = {
             "port": port,
             "name": name,
             "adapter": adapter,
-            "settings": plain,
-            "secrets": {
-                field: self._box.seal(text, _purpose(id, field))
-                for field, text in hidden.items()
-                if text
-            },
+            **self._kept(id, settings),
             "owner": owner,
             "created_at": utc_now(),
         }
@@ -144,6 +137,34 @@ class Connections:
                 f"there is a {port} {name!r} already",
                 hint=f"take another name, or: deepforge {port} remove {name}",
             ) from error
+
+    async def replace_secrets(
+        self, port: Port, name: str, secrets: Mapping[str, Any], *, owner: str
+    ) -> Connection:
+        """Keep these in place of the secrets of those names; None forgets one. Nothing is contacted.
+
+        Whatever uses the connection, running executions too, goes on with them. Other settings do not
+        change: a secret must not go where it was not meant for. Raises `NotFound`, `ConfigError` for
+        what is no secret of the adapter, `InvalidRequest` for a connection that is not kept as a
+        document, and `Conflict` if somebody else changed it meanwhile.
+        """
+        one = await self.get(port, name, owner=owner)
+        _must_be_kept(one, "changed")
+        info = plugins.adapter(port, one.adapter)
+        known = {each.name for each in declared(info.settings_class()) if each.is_secret}
+        if wrong := dict.fromkeys(secrets.keys() - known, "is no secret of this adapter"):
+            raise ConfigError(f"{', '.join(wrong)} cannot be replaced", fields=wrong)
+        values = {**one.settings, **await self._secrets(one), **secrets}
+        kept = {field: value for field, value in values.items() if value is not None}
+        settings = build(info.settings_class(), kept)
+        self._try_out(port, info, settings, one.id)
+        document = await self._documents.get(CONNECTIONS.name, one.id)
+        body = {**document.body, **self._kept(one.id, settings)}
+        document = await self._documents.replace(
+            CONNECTIONS.name, one.id, body, if_revision=one.revision
+        )
+        self.changes += 1
+        return _connection(document)
 
     async def get(self, port: Port, name: str, *, owner: str) -> Connection:
         """Find what goes by this name. Raises `NotFound` listing the names there are."""
@@ -187,9 +208,7 @@ class Connections:
         Raises `NotFound`, and `InvalidRequest` for one that is not kept as a document.
         """
         one = await self.get(port, name, owner=owner)
-        if one.revision == 0:
-            where = "is always there" if name == _DEFAULTS[port] else "is set by the environment"
-            raise InvalidRequest(f"the {port} {name!r} {where} and cannot be removed", part="name")
+        _must_be_kept(one, "removed")
         await self._documents.delete(CONNECTIONS.name, one.id)
         self.changes += 1
 
@@ -211,7 +230,7 @@ class Connections:
             raise ConfigError(message, fields=error.fields, hint=hint) from error
 
     async def admit(self, connection: Connection, endpoints: Mapping[str, str]) -> None:
-        """Return if a storage that is opened now may call these URLs, by the setting of each.
+        """Return if a storage or compute that is opened now may call these URLs, by the setting of each.
 
         What the environment sets was set by the operator, and may. Errors as of `check_endpoints`.
         """
@@ -231,6 +250,16 @@ class Connections:
         except Exception as error:  # an adapter may be anybody's
             kind = type(error).__name__  # its text may hold a secret
             raise AdapterBug(f"the {port} adapter {info.id!r} failed with {kind}") from error
+
+    def _kept(self, id: str, settings: Any) -> dict[str, Any]:
+        """The settings as documents hold them: secrets sealed."""
+        plain, hidden = split_secrets(settings)
+        sealed = {
+            field: self._box.seal(text, _purpose(id, field))
+            for field, text in hidden.items()
+            if text
+        }
+        return {"settings": plain, "secrets": sealed}
 
     async def _secrets(self, connection: Connection) -> dict[str, Secret]:
         if connection.revision == 0:
@@ -295,6 +324,15 @@ def _unkept(
     id: str, port: Port, name: str, adapter: str, settings: Mapping[str, Any], owner: str = ""
 ) -> Connection:
     return Connection(id, port, name, adapter, settings, (), owner, created_at="", revision=0)
+
+
+def _must_be_kept(one: Connection, done: str) -> None:
+    if one.revision == 0:
+        is_default = one.name == _DEFAULTS[one.port]
+        where = "is always there" if is_default else "is set by the environment"
+        raise InvalidRequest(
+            f"the {one.port} {one.name!r} {where} and cannot be {done}", part="name"
+        )
 
 
 def _forbidden(port: Port, name: str, owner: str, info: AdapterInfo) -> Forbidden:

@@ -37,6 +37,8 @@ POLL_S = 1.0
 
 _ENDS_SOON_S = (0.005, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
 """A runner tells of its result shortly before it ends; then its attempt is released."""
+_ENDS_LATE_S = (6.0, 12.0, 24.0, 48.0)
+"""Batch systems take their time to notice that. Nobody waits for it any more."""
 
 
 class Conductor:
@@ -94,7 +96,13 @@ class Conductor:
             if not self._to_release:
                 break
             await asyncio.sleep(pause_s)
-        return await self._finish()
+        ended = await self._finish()
+        for pause_s in _ENDS_LATE_S:
+            if not self._to_release:
+                break
+            await asyncio.sleep(pause_s)
+            await self._release()
+        return ended
 
     async def tell(self, id: str, event: machine.Event) -> Job:
         """Something happened to a job. When this returns it is stored and what follows has begun."""
@@ -209,7 +217,12 @@ class Conductor:
             self._busy.add(key)
 
     async def _submit(self, job: Job) -> None:
-        answer = await self._effects.submit(self.execution, job)
+        answer = await self._effects.submit(
+            self.execution,
+            job,
+            lambda: self._cancelling,
+            partial(self._trouble, f"submit {job.id}"),
+        )
         now = self.book[job.id]
         if isinstance(answer, machine.Accepted) and not (
             now.cancel_requested or now.state.is_final

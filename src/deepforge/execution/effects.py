@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from deepforge.compute.port import JobReport
+from deepforge.compute.port import JobHandle, JobReport
 from deepforge.connections.open import Opener
 from deepforge.errors import AuthError, DeepForgeError, StorageFull
 from deepforge.execution import collect
@@ -47,16 +47,35 @@ class Effects:
         self._artifacts = artifacts
         self._logs = logs
 
-    async def submit(self, execution: Execution, job: Job) -> Accepted | Refused:
-        """Hand the current attempt over, at most once: its key is the same however often we ask."""
+    async def submit(
+        self,
+        execution: Execution,
+        job: Job,
+        give_up: Callable[[], bool],
+        trouble: Callable[[str | None], Awaitable[None]],
+    ) -> Accepted | Refused:
+        """Hand the current attempt over, at most once: its key is the same however often we ask.
+
+        While a login has expired it is asked again until the user has logged in, unless `give_up`
+        says that nobody waits for it any more; `trouble` is told as by `collect`.
+        """
         number = job.attempts[-1].number
-        handing = step = f"handed to compute {job.plan.compute!r}"
-        try:
+        step = ""
+
+        async def hand_over() -> JobHandle:
+            nonlocal step
+            handing = step = f"handed to compute {job.plan.compute!r}"
             compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
             step = f"prepared with storage {execution.storage!r}"
             request = await self._handover.request(execution, job)
             step = handing
-            handle = await compute.submit(request)
+            return await compute.submit(request)
+
+        async def tell(text: str | None) -> None:
+            await trouble(None if text is None else f"a job could not be {step}: {text}")
+
+        try:
+            handle = await _insist(hand_over, give_up, tell, _is_expired)
         except DeepForgeError as error:
             log.warning("job_refused", job=job.key(), step=step, error=error.message)
             return Refused(number, _failure(error, step))
@@ -179,18 +198,19 @@ async def _insist(
     ask: Callable[[], Awaitable[T]],
     give_up: Callable[[], bool],
     trouble: Callable[[str | None], Awaitable[None]],
+    mends: Callable[[DeepForgeError], bool] | None = None,
 ) -> T:
     """Ask until there is an answer. Errors that waiting may mend are asked again, others come out."""
+    mends = mends or _may_be_mended
     pause_s = FIRST_PAUSE_S
     told = False
     while True:
         try:
             answer = await ask()
         except DeepForgeError as error:
-            mendable = error.transient or isinstance(error, AuthError | StorageFull)
-            if not mendable or give_up():
+            if not mends(error) or give_up():
                 raise
-            log.warning("collect_waits", error=error.message, pause_s=pause_s)
+            log.warning("waits_for_an_answer", error=error.message, pause_s=pause_s)
             await trouble(str(error))
             told = True
         else:
@@ -199,6 +219,14 @@ async def _insist(
             return answer
         await asyncio.sleep(pause_s)
         pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+
+def _may_be_mended(error: DeepForgeError) -> bool:
+    return error.transient or isinstance(error, AuthError | StorageFull)
+
+
+def _is_expired(error: DeepForgeError) -> bool:
+    return isinstance(error, AuthError) and error.expired
 
 
 def _failure(error: DeepForgeError, step: str) -> Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from deepforge.compute.client import ComputeClient
 from deepforge.compute.port import PYTHON, JobRequest, NeededPath, Resources
 from deepforge.connections.open import Opener
 from deepforge.connections.secrets import SecretBox
@@ -65,7 +66,7 @@ class Handover:
             files={RUNNER_FILE: runner_archive(), protocol.JOB_FILE: handed},
             resources=resources(needs),
             labels={"execution": execution.id, "job": job.id},
-            paths=_needed_paths(storage),
+            paths=await self._needed_paths(execution, job, compute, storage),
         )
 
     async def job(self, execution: Execution, job: Job) -> protocol.Job:
@@ -140,6 +141,22 @@ class Handover:
         storage = await self._opener.storage(execution.storage, owner=execution.owner)
         return await self._bundles.put(storage, execution.project, execution.commit)
 
+    async def _needed_paths(
+        self, execution: Execution, job: Job, compute: ComputeClient, storage: StorageClient
+    ) -> tuple[NeededPath, ...]:
+        """The execution's storage to write into, and those of its inputs to read from, where they
+        are files that the compute sees."""
+        found: dict[tuple[str, str], NeededPath] = {}
+        names = {one.ref.storage for one in map(job.value_of, job.plan.inputs) if one is not None}
+        for name in (execution.storage, *sorted(names - {execution.storage})):
+            one = storage
+            if name != execution.storage:
+                one = await self._opener.storage(name, owner=execution.owner)
+            if one.file_space in compute.file_spaces:
+                needed = NeededPath(one.file_space or "", one.file_root, writable=one is storage)
+                found.setdefault((needed.space, needed.path), needed)
+        return tuple(found.values())
+
     async def _input(
         self, access: Access, owner: str, job: Job, one: PlannedInput
     ) -> protocol.Input:
@@ -182,9 +199,3 @@ def objects(execution: Execution, job: Job, bundle: Bundle) -> dict[str, Place]:
         if value is not None:
             places[one.object_name] = Place(value.ref.storage, value.ref.key, "GET")
     return places
-
-
-def _needed_paths(storage: StorageClient) -> tuple[NeededPath, ...]:
-    if storage.file_space is None:
-        return ()
-    return (NeededPath(storage.file_space, "/", writable=True),)

@@ -26,7 +26,7 @@ from deepforge.runner.protocol import (
     Ticket,
     read_handed,
 )
-from deepforge.runner.watch import Watch
+from deepforge.runner.watch import Watch, patience_of
 from deepforge.runner.wire import Client
 
 
@@ -117,7 +117,7 @@ def _run(
             assert make_line is not None
             watch.interrupts = True
             try:
-                job = make_line(client).start()
+                job = make_line(client).start(patience_of(settings))
             finally:
                 watch.interrupts = False
             if job is None:

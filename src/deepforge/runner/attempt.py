@@ -15,14 +15,13 @@ from deepforge.runner.channel import Line, NotReached
 from deepforge.runner.code import find_code, unpack_code
 from deepforge.runner.crew import MakeClient
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk, say
-from deepforge.runner.fetch import PATIENCE_S, Fetched, Item, fetch_many
+from deepforge.runner.fetch import Fetched, Item, fetch_many
 from deepforge.runner.files import discard, remove_tree
 from deepforge.runner.helper import Helper, python_of, support_of
 from deepforge.runner.live import Live
 from deepforge.runner.protocol import (
     ENV_CACHE,
     ENV_CACHE_BYTES,
-    ENV_PATIENCE,
     EXIT_CANCELLED,
     EXIT_FAILED,
     EXIT_SUCCEEDED,
@@ -39,7 +38,7 @@ from deepforge.runner.protocol import (
 from deepforge.runner.spool import Spool
 from deepforge.runner.store import Upload, put_bytes, store_many
 from deepforge.runner.supervise import supervise
-from deepforge.runner.watch import Watch
+from deepforge.runner.watch import Watch, patience_of
 from deepforge.runner.wire import Client
 
 CANCELLED_PATIENCE_S = 10.0  # whoever cancelled is waiting
@@ -79,7 +78,7 @@ class Attempt:
             os.path.join(folder, LOG_FILE), job.limits.log_bytes, echo=make_line is None
         )
         self._cache = _cache_of_this_machine(settings)
-        self._patience_s = _patience_of_this_machine(settings)
+        self._patience_s = patience_of(settings)
         self._seconds: Dict[str, float] = {}
         self._environment = {"platform": _platform(), "runner": support.VERSION}
         self._from_cache = 0
@@ -90,12 +89,11 @@ class Attempt:
         """Do everything and return the exit code. Leaves `result.json` wherever that is possible."""
         started_at = _now()
         result = Result(attempt=self._job.attempt, status="failed", started_at=started_at)
-        patience_s = self._patience_s
         try:
             result = replace(result, status="succeeded", outputs=self._produce())
         except Cancelled:
             result = replace(result, status="cancelled")
-            patience_s = CANCELLED_PATIENCE_S
+            self._patience_s = min(self._patience_s, CANCELLED_PATIENCE_S)
         except JobFailed as error:
             result = replace(result, failure=error.failure)
         except AttemptOver as error:
@@ -106,7 +104,7 @@ class Attempt:
         _empty(os.path.join(self._folder, "work"))  # it may be what fills the disk
         if self._live is not None and self._live.over:
             return self._leave(EXIT_CANCELLED)
-        return self._leave(self._finish(result, patience_s))
+        return self._leave(self._finish(result))
 
     def _produce(self) -> List[Output]:
         begun_s = time.monotonic()
@@ -163,6 +161,7 @@ class Attempt:
             make_client=self._make_client,
             renew=self._renewal,
             watch=self._watch,
+            patience_s=self._patience_s,
         )
         if code is None:
             code = unpack_code(job.code, fetched.pop(0).path, self._folder, self._cache)
@@ -246,7 +245,7 @@ class Attempt:
             for (name, type_name, format_name), one in zip(written, stored)
         ]
 
-    def _finish(self, result: Result, patience_s: float) -> int:
+    def _finish(self, result: Result) -> int:
         """Store the log, then the result, then say so; return the exit code."""
         if self._live is not None:
             self._live.stop()
@@ -255,7 +254,7 @@ class Attempt:
         client.check = _nothing  # a cancel comes too late now
         try:
             try:
-                log = self._spool.summary(self._store_log(patience_s))
+                log = self._spool.summary(self._store_log())
                 result = replace(result, log=log)
             except JobFailed as error:
                 if result.status == "succeeded":
@@ -270,7 +269,7 @@ class Attempt:
             )
             _complain(result)
             put_bytes(
-                client, "result", to_json(result), self._job.result, self._renewal, patience_s
+                client, "result", to_json(result), self._job.result, self._renewal, self._patience_s
             )
             self._hint(client)
         except JobFailed as error:
@@ -285,7 +284,7 @@ class Attempt:
             return EXIT_TRY_AGAIN if result.failure.transient else EXIT_FAILED
         return EXIT_SUCCEEDED
 
-    def _store_log(self, patience_s: float) -> Optional[str]:
+    def _store_log(self) -> Optional[str]:
         """Store what was printed, if anything was; return its digest."""
         if not self._spool.size_bytes:
             return None
@@ -293,7 +292,7 @@ class Attempt:
             [Upload("log", self._spool.path, self._job.log)],
             make_client=self._make_client,
             renew=self._renewal,
-            patience_s=patience_s,
+            patience_s=self._patience_s,
         )
         return stored.digest
 
@@ -312,7 +311,7 @@ class Attempt:
             return None
 
         def renew(client: Client, name: str) -> Grant:
-            found = make_line(client).grants([name]).get(name)
+            found = make_line(client).grants([name], self._patience_s).get(name)
             if found is None:
                 raise failed("runner", "The server did not grant %s again." % name)
             return found
@@ -361,13 +360,6 @@ def _empty(path: str) -> None:
         remove_tree(path)
     except OSError as error:
         say("%s cannot be removed: %s" % (path, error))
-
-
-def _patience_of_this_machine(settings: Mapping[str, str]) -> float:
-    try:
-        return max(0.0, float(settings.get(ENV_PATIENCE, PATIENCE_S)))
-    except ValueError:
-        return PATIENCE_S
 
 
 def _cache_of_this_machine(settings: Mapping[str, str]) -> Optional[Cache]:

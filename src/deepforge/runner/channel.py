@@ -18,11 +18,9 @@ from deepforge.runner.protocol import (
     read_grant,
     read_job,
 )
-from deepforge.runner.watch import growing_pauses, pause
+from deepforge.runner.watch import PATIENCE_S, Patience, pause
 from deepforge.runner.wire import Client
 
-START_PATIENCE_S = 60.0  # a server that restarts needs seconds
-CALL_PATIENCE_S = 60.0
 LONGEST_ANSWER = 64 * 1024 * 1024
 
 
@@ -55,17 +53,21 @@ class Whereabouts:
 
 
 class Line:
-    """One thread's way of calling. Raises `AttemptOver`, `NotReached`, `JobFailed`."""
+    """One thread's way of calling. Raises `AttemptOver`, `NotReached`, `JobFailed`.
+
+    `patience_s` is for a server that is silent; one that answers with trouble is not asked for longer
+    than usual.
+    """
 
     def __init__(self, channel: Channel, client: Client) -> None:
         self._channel = channel
         self._client = client
 
-    def start(self) -> Optional[Job]:
+    def start(self, patience_s: float = PATIENCE_S) -> Optional[Job]:
         """Claim the attempt. None: another runner has it, or it is over; nothing must run."""
         body = {"runner": runner_id(), "protocol": PROTOCOL}
         try:
-            status, data = self.call("/start", body, START_PATIENCE_S, (404, 409))
+            status, data = self.call("/start", body, patience_s, (404, 409))
         except AttemptOver:
             return None
         return read_job(data) if status == 200 else None
@@ -81,17 +83,19 @@ class Line:
     def finished(self) -> None:
         self.call("/finished", {}, 0)
 
-    def grants(self, names: Sequence[str]) -> Dict[str, Grant]:
+    def grants(self, names: Sequence[str], patience_s: float = PATIENCE_S) -> Dict[str, Grant]:
         """Ask for fresh grants of these objects."""
-        answer = self._ask("/grants", {"names": list(names)})
+        answer = self._ask("/grants", {"names": list(names)}, patience_s)
         found = answer.get("grants")
         if not isinstance(found, dict):
             raise failed("runner", "The server's answer to a request for grants has none.")
         return {name: _grant(value) for name, value in found.items()}
 
-    def parts(self, output: str, size_bytes: int) -> Union[Grant, Tuple[str, int, List[Grant]]]:
+    def parts(
+        self, output: str, size_bytes: int, patience_s: float = PATIENCE_S
+    ) -> Union[Grant, Tuple[str, int, List[Grant]]]:
         """Ask how to write a large output: one grant, or (upload, bytes of a part, grants)."""
-        answer = self._ask("/%s/parts" % _path(output), {"size_bytes": size_bytes})
+        answer = self._ask("/%s/parts" % _path(output), {"size_bytes": size_bytes}, patience_s)
         if answer.get("grant") is not None:
             return _grant(answer["grant"])
         upload, part_bytes = str(answer.get("upload")), answer.get("part_bytes")
@@ -100,8 +104,11 @@ class Line:
             raise failed("runner", "The parts granted for %s do not hold it." % output)
         return upload, part_bytes, grants
 
-    def complete(self, output: str, upload: str, etags: Sequence[str]) -> None:
-        self._ask("/%s/complete" % _path(output), {"upload": upload, "etags": list(etags)})
+    def complete(
+        self, output: str, upload: str, etags: Sequence[str], patience_s: float = PATIENCE_S
+    ) -> None:
+        body = {"upload": upload, "etags": list(etags)}
+        self._ask("/%s/complete" % _path(output), body, patience_s)
 
     def abort(self, output: str, upload: str) -> None:
         self.call("/%s/abort" % _path(output), {"upload": upload}, 0)
@@ -120,7 +127,7 @@ class Line:
             headers["Content-Type"] = "application/json"
         else:
             headers["Content-Type"] = "application/octet-stream"
-        pauses = growing_pauses(patience_s)
+        patience = Patience(patience_s)
         while True:
             try:
                 answer = self._client.send("POST", self._channel.url + path, headers, body)
@@ -136,14 +143,14 @@ class Line:
                 raise AttemptOver(trouble)
             if status and status not in TRANSIENT_STATUS:
                 raise failed("runner", "The server refused POST %s: %s" % (path, trouble))
-            wait_s = next(pauses, None)
+            wait_s = patience.next_pause(answered=status != 0)
             if wait_s is None:
                 raise NotReached("The server was not reached at POST %s: %s" % (path, trouble))
             pause(wait_s, self._client.check)
 
-    def _ask(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
+    def _ask(self, path: str, body: Mapping[str, Any], patience_s: float) -> Dict[str, Any]:
         try:
-            data = self.call(path, body, CALL_PATIENCE_S)[1]
+            data = self.call(path, body, patience_s)[1]
         except NotReached as error:
             raise failed("transfer", str(error), transient=True) from error
         return _object(data)

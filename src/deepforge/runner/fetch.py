@@ -21,12 +21,10 @@ from deepforge.runner.failures import (
 from deepforge.runner.files import digest_text, discard, hash_file
 from deepforge.runner.protocol import Grant
 from deepforge.runner.sink import Sink, ThreadSink
-from deepforge.runner.watch import Watch, growing_pauses, pause
+from deepforge.runner.watch import PATIENCE_S, Patience, Watch, pause
 from deepforge.runner.wire import Answer, Client
 
 LARGE = 8 * 1024 * 1024  # from here on another thread is worth its start
-
-PATIENCE_S = 60.0  # how long to try without a single new byte
 
 Renew = Callable[[Client, str], Grant]
 """Asks for a fresh grant of the object of this name."""
@@ -67,7 +65,8 @@ def fetch_many(
 
     A granted file is verified where it lies and not copied. Others go to the cache if there is one
     and their digest is known, else to `folder`, under their number. A transfer that is cut goes on
-    where it was. Raises `JobFailed` (transfer, corrupt, grants_expired, storage_full), `Cancelled`
+    where it was; `patience_s` is for a network that is gone, and begins anew with each new byte. Raises
+    `JobFailed` (transfer, corrupt, grants_expired, storage_full), `Cancelled`
     and `AttemptOver`.
     """
     remote = sum(item.grant.kind != "file" for item in items)
@@ -124,7 +123,7 @@ class _Fetcher:
 
     def _download(self, client: Client, item: Item, temporary: str) -> Tuple[int, str]:
         grant = item.grant
-        pauses = growing_pauses(self._patience_s)
+        patience = Patience(self._patience_s)
         renewed_at = -1
         with open(temporary, "wb", buffering=0) as file:
             alone = self._alone and (item.size_bytes or 0) >= LARGE
@@ -149,8 +148,8 @@ class _Fetcher:
                 if status not in (0, 416, *TRANSIENT_STATUS) and b"RequestTimeout" not in said:
                     raise of_status("%s cannot be read" % item.name, status, said, grant)
                 if partial.have_bytes > before:
-                    pauses = growing_pauses(self._patience_s)
-                wait_s = next(pauses, None)
+                    patience = Patience(self._patience_s)
+                wait_s = patience.next_pause(answered=status != 0)
                 if wait_s is None:
                     raise failed(
                         "transfer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -81,8 +82,12 @@ def place(source: str, target: str, check: Callable[[], None] = no_check) -> Tup
     status = take_over(source)
     if status.st_dev == os.stat(os.path.dirname(target)).st_dev:
         found = hash_file(source, check)
-        os.replace(source, target)
-        return found
+        try:
+            os.replace(source, target)
+            return found
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # in containers one file system is mounted twice
+                raise
     temporary = beside(target)
     sha = hashlib.sha256()
     size_bytes = status.st_size

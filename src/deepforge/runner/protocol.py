@@ -58,7 +58,7 @@ ENV_CACHE = "DEEPFORGE_RUNNER_CACHE"  # folder of the data cache; unpacked code 
 ENV_CACHE_BYTES = "DEEPFORGE_RUNNER_CACHE_BYTES"  # its size limit
 ENV_PYTHON = "DEEPFORGE_RUNNER_PYTHON"  # interpreter of operations; default: the runner's own
 ENV_START = "DEEPFORGE_RUNNER_START"  # "fork": operations are forked from a warm interpreter
-ENV_PATIENCE = "DEEPFORGE_RUNNER_PATIENCE_S"  # how long to store results while nobody is reached
+ENV_PATIENCE = "DEEPFORGE_RUNNER_PATIENCE_S"  # how long to try while nobody is reached
 ENV_PREFIX = "DEEPFORGE_"  # nothing with this prefix reaches user code
 
 

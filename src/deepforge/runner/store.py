@@ -10,10 +10,10 @@ from deepforge.runner.addresses import WireError
 from deepforge.runner.channel import Line
 from deepforge.runner.crew import WORKERS, MakeClient, each
 from deepforge.runner.failures import TRANSIENT_STATUS, AttemptOver, failed, of_disk, of_status, say
-from deepforge.runner.fetch import PATIENCE_S, Renew
+from deepforge.runner.fetch import Renew
 from deepforge.runner.files import blocks, digest_text, hash_file, place, take_over, write_whole
 from deepforge.runner.protocol import Grant
-from deepforge.runner.watch import Watch, growing_pauses, pause
+from deepforge.runner.watch import PATIENCE_S, Patience, Watch, pause
 from deepforge.runner.wire import Body, Client
 
 MakeLine = Callable[[Client], Line]
@@ -136,13 +136,13 @@ class _Store:
         try:
             line = self._make_line(client)
             size_bytes = _size(upload)
-            answer = line.parts(upload.name, size_bytes)
+            answer = line.parts(upload.name, size_bytes, self._patience_s)
             if isinstance(answer, Grant):
                 return self.single(client, Upload(upload.name, upload.path, answer))
             number, part_bytes, grants = answer
             try:
                 etags, digest = self._send_parts(upload, size_bytes, part_bytes, grants)
-                line.complete(upload.name, number, etags)
+                line.complete(upload.name, number, etags, self._patience_s)
             except BaseException:
                 _give_up(line, upload.name, number)
                 raise
@@ -212,8 +212,7 @@ def _put(
     `patience_s` is for a network that is gone; who answers with trouble is not asked for longer than
     usual.
     """
-    pauses = growing_pauses(patience_s)
-    answered = growing_pauses(min(patience_s, PATIENCE_S))
+    patience = Patience(patience_s)
     renewed = renew is None
     while True:
         try:
@@ -234,7 +233,7 @@ def _put(
             continue
         if status not in (0, *TRANSIENT_STATUS) and b"RequestTimeout" not in said:
             raise of_status("%s cannot be stored" % name, status, said, grant)
-        wait_s = next(answered if status else pauses, None)
+        wait_s = patience.next_pause(answered=status != 0)
         if wait_s is None:
             raise failed(
                 "transfer",

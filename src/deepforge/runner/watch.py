@@ -6,9 +6,12 @@ import os
 import signal
 import time
 from types import FrameType
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 from deepforge.runner.failures import Cancelled
+from deepforge.runner.protocol import ENV_PATIENCE
+
+PATIENCE_S = 60.0
 
 
 class Watch:
@@ -86,6 +89,34 @@ def pause(seconds: float, check: Callable[[], None]) -> None:
         if left <= 0:
             return
         time.sleep(min(left, 0.2))
+
+
+class Patience:
+    """How long to try again: `silent_s` while nobody is reached, no longer than usual with one who
+    answers, but with trouble."""
+
+    def __init__(self, silent_s: float) -> None:
+        self._silent_s = silent_s
+        self._silent = growing_pauses(silent_s)
+        self._answered = self._usual()
+
+    def next_pause(self, *, answered: bool) -> Optional[float]:
+        """The seconds to wait before the next try. None: it was tried for long enough."""
+        if answered:
+            return next(self._answered, None)
+        self._answered = self._usual()  # whoever comes back after an outage may need a moment
+        return next(self._silent, None)
+
+    def _usual(self) -> Iterator[float]:
+        return growing_pauses(min(self._silent_s, PATIENCE_S))
+
+
+def patience_of(settings: Mapping[str, str]) -> float:
+    """For how many seconds this machine tries to reach whoever is silent."""
+    try:
+        return max(0.0, float(settings.get(ENV_PATIENCE, PATIENCE_S)))
+    except ValueError:
+        return PATIENCE_S
 
 
 def growing_pauses(total_s: float, first_s: float = 0.1, longest_s: float = 8.0) -> Iterator[float]:

@@ -117,13 +117,13 @@ async def open_services(
             endpoints=endpoints,
         )
         opener = await stack.enter_async_context(
-            Opener(connections, computes=home.computes, records=documents)
+            Opener(connections, computes=home.computes, records=documents, seal=box)
         )
         store = ExecutionStore(documents)
         handover = Handover(opener, Bundles(history), box, address)
         effects = Effects(opener, handover, artifacts, logs)
         driver = Driver(store, opener, effects, events)
-        queue = Queue(documents)
+        queue = Queue(documents, box)
         hand_out = await stack.enter_async_context(HandOut(queue))
         if drive:
             await stack.enter_async_context(driver)

@@ -101,6 +101,11 @@ class StorageClient:
         """Where the objects are also files, as in the port."""
         return self.adapter.file_space
 
+    @property
+    def file_root(self) -> str:
+        """The folder there that holds them all, as in the port."""
+        return self.adapter.file_root
+
     async def check(self) -> None:
         """Prove that the storage works with these settings; leave nothing behind. No retries.
 

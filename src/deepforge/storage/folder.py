@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from heapq import merge
 from itertools import groupby
-from urllib.parse import quote, unquote
 
 from deepforge.errors import AlreadyExists, Conflict
 from deepforge.ids import new_id, timestamp
+from deepforge.storage.aside import escape, unescape
 from deepforge.storage.keys import is_key
 from deepforge.storage.port import ObjectInfo
 
@@ -37,8 +37,6 @@ _STALE_AFTER_S = 24 * 3600
 _LONGEST_NAME_BYTES = 110  # of 143 on encrypting file systems; a writer's draft beside needs some
 _UNUSUAL = re.compile(r'[:*?"<>|]|[. ](/|$)')  # refused or changed by some file systems
 _OWN = re.compile(r"(^|/)\.deepforge", re.IGNORECASE)
-_PLAIN = re.compile(r"[a-z0-9_./-]*")
-_PIECE = 110  # characters of an escaped key in one name
 
 
 class Folder:
@@ -123,7 +121,7 @@ class Folder:
         """Where an object may lie, as (folder, path in it), in the order readers look."""
         if self._reads(key):
             yield self.root, key
-        yield self._aside, _escape(key)
+        yield self._aside, escape(key)
 
     def _reads(self, key: str) -> bool:
         """Whether the file of that path is the object."""
@@ -135,7 +133,7 @@ class Folder:
         """Where a new object may be put, the best place first."""
         if self._is_usual(key):
             yield self.root, key
-        yield self._aside, _escape(key)
+        yield self._aside, escape(key)
 
     def _is_usual(self, key: str) -> bool:
         return (
@@ -174,7 +172,7 @@ class Folder:
         for folder, _, names in os.walk(self._aside):
             for name in names:
                 path = f"{folder}/{name}"
-                key = _unescape(path[len(self._aside) + 1 :])
+                key = unescape(path[len(self._aside) + 1 :])
                 if key is not None and key.startswith(prefix) and (after is None or key > after):
                     with suppress(FileNotFoundError):
                         yield info_of(key, os.lstat(path))
@@ -292,28 +290,3 @@ def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:
 
 def _key_of(info: ObjectInfo) -> str:
     return info.key  # sorted by code point, which is by UTF-8 bytes
-
-
-def _escape(key: str) -> str:
-    """A relative path of short plain names; `+` ends a folder's, `=` the file's own."""
-    if _PLAIN.fullmatch(key):  # as most are: quicker, and the same
-        text = key.replace("/", "%2f").replace(".", "%2e")
-    else:
-        text = quote(key, safe="").replace(".", "%2E").replace("~", "%7E")
-        text = re.sub("%..|[A-Z]", _without_capitals, text)
-    pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
-    return "/".join([*(piece + "+" for piece in pieces[:-1]), pieces[-1] + "="])
-
-
-def _without_capitals(found: re.Match[str]) -> str:
-    lower = found[0].lower()
-    return lower if lower.startswith("%") else "~" + lower
-
-
-def _unescape(path: str) -> str | None:
-    """The key of an escaped path, or None for a file that is not ours."""
-    if not path.endswith("="):
-        return None
-    text = re.sub("~([a-z])", lambda letter: letter[1].upper(), path[:-1].replace("+/", ""))
-    key = unquote(text, errors="surrogateescape")
-    return key if is_key(key) and _escape(key) == path else None

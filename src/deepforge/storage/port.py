@@ -106,6 +106,11 @@ class StorageAdapter(ABC):
         return None
 
     @property
+    def file_root(self) -> str:
+        """The folder in `file_space` in which all its objects lie: what a job there must see."""
+        return "/"
+
+    @property
     def endpoints(self) -> Mapping[str, str]:
         """The URLs of the services that are called for it, each by the setting it comes from.
 

@@ -34,6 +34,13 @@ S3 = AdapterInfo(
     settings="deepforge.storage.s3:S3Settings",
     adapter="deepforge.storage.s3:S3Adapter",
 )
+SCISERVER = AdapterInfo(
+    id="sciserver",
+    title="SciServer Files",
+    summary="Files in a volume of your SciServer account, where SciServer jobs see them too.",
+    settings="deepforge.storage.sciserver:SciServerFilesSettings",
+    adapter="deepforge.storage.sciserver:SciServerFilesAdapter",
+)
 WEBGME = AdapterInfo(
     id="webgme",
     title="WebGME Blob Server",

@@ -70,6 +70,10 @@ class FaultyStorage(StorageAdapter):
     def file_space(self) -> str | None:
         return self.inner.file_space
 
+    @property
+    def file_root(self) -> str:
+        return self.inner.file_root
+
     async def check(self) -> None:
         await self._do("check")
 

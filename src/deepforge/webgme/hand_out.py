@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -107,11 +107,14 @@ class HandOut:
         *,
         wait_s: float = 0.0,
         gone: asyncio.Future[Any] | None = None,
+        still_admitted: Callable[[], Awaitable[object]] | None = None,
     ) -> Answer:
         """Answer a worker: at once if there is something to say, else somewhat before `wait_s` is over.
 
-        `gone` is done when the worker has hung up. Jobs in the answer are RUNNING and this worker's.
-        Raises `Conflict` when another living process uses the worker's id.
+        `gone` is done when the worker has hung up. `still_admitted` is asked once more before a question
+        that was held is given a job; what it raises is raised, and the job waits on. Jobs in the answer
+        are RUNNING and this worker's. Raises `Conflict` when another living process uses the worker's
+        id.
         """
         known = await self.registry.meet(owner, poll, nudge=self._nudge)
         self._nudge(known)  # one question at a time: the newer one knows more
@@ -130,7 +133,7 @@ class HandOut:
         # not all the same: workers that began to wait together would ask again together
         until_s = time.monotonic() + min(wait_s, LONGEST_WAIT_S) * random.uniform(0.6, 1.0)
         while not start and not cancel and not self._stopped and time.monotonic() < until_s:
-            question = await self._hold(desk, known, offer, until_s, gone)
+            question = await self._hold(desk, known, offer, until_s, gone, still_admitted)
             start = await self._claim(desk, known, question.taken)
             cancel = sorted(question.cancel)
             if not question.taken and not question.cancel:
@@ -238,6 +241,7 @@ class HandOut:
         offer: Offer,
         until_s: float,
         gone: asyncio.Future[Any] | None,
+        still_admitted: Callable[[], Awaitable[object]] | None,
     ) -> Question:
         """Wait until there is something to say, the time is over, or nobody listens."""
         question = Question(known, offer)
@@ -253,6 +257,8 @@ class HandOut:
                 timeout=max(0.0, until_s - time.monotonic()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            if question.taken and still_admitted is not None:
+                await still_admitted()
             known.hung_up = gone is not None and gone.done()
             is_heard = not known.hung_up
         finally:

@@ -51,8 +51,9 @@ class Job:
     labels: tuple[str, ...] = ()
     resources: Resources = field(default_factory=Resources)
     command: tuple[str, ...] = ()
-    files: Mapping[str, Any] = field(default_factory=dict)
-    """A name and its text, or `{"base64": …}`. Forgotten when the job is over: they hold tokens."""
+    files: Mapping[str, Any] | str = field(default_factory=dict)
+    """A name and its text, or `{"base64": …}`; as one text, all that sealed. They hold the token of the
+    attempt, so they are sealed while it lasts, and forgotten when it is over."""
     runner: str | None = None
     """The sha256 of the runner's archive, which is one of the files and kept once for all jobs."""
     runner_file: str | None = None
@@ -201,7 +202,7 @@ def kept_files(files: Mapping[str, bytes]) -> dict[str, Any]:
     return kept
 
 
-def file_bytes(kept: Any) -> bytes:  # a value of `Job.files`
+def file_bytes(kept: Any) -> bytes:  # a value of `kept_files`
     return kept.encode() if isinstance(kept, str) else b64decode(kept["base64"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,9 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from deepforge.compute.port import Record, Records, Resources
+from deepforge.compute.port import Record, Records, Resources, Seal
 from deepforge.documents.port import Collection
-from deepforge.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, OutcomeUnknown
+from deepforge.errors import (
+    AlreadyExists,
+    ConfigError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+)
 from deepforge.ids import timestamp, utc_now
 from deepforge.webgme import jobs
 from deepforge.webgme.blobs import metadata_hash
@@ -69,11 +77,13 @@ class Queue:
     """Over any records that were opened with `COLLECTIONS`. Ids of jobs belong to their owner: two
     users may have a job of the same id, and neither sees the other's.
 
-    Methods raise what `DocumentStore` raises when the database fails.
+    The files of a job are kept sealed, or as they are without a `seal`. Methods raise what
+    `DocumentStore` raises when the database fails.
     """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, seal: Seal | None = None) -> None:
         self.records = records
+        self._seal = seal
         self.bell = _bells.setdefault(records, Bell())
         self._runners: set[str] = set()
         self._output = Output(records)
@@ -113,7 +123,7 @@ class Queue:
             labels=tuple(sorted(labels)),
             resources=resources or Resources(),
             command=tuple(command),
-            files=jobs.kept_files(own),
+            files=self._hidden(hash, jobs.kept_files(own)),
             runner=None if runner_file is None else await self._keep_runner(files[runner_file]),
             runner_file=runner_file,
         )
@@ -157,10 +167,22 @@ class Queue:
         job = await self.job(owner, hash)
         if not job.files:
             raise NotFound(f"job {hash} has no files here")
-        files = {name: jobs.file_bytes(kept) for name, kept in job.files.items()}
+        files = {name: jobs.file_bytes(kept) for name, kept in self.own_files(job).items()}
         if job.runner is not None and job.runner_file is not None:
             files[job.runner_file] = await self.runner(job.runner)
         return files
+
+    def own_files(self, job: Job) -> Mapping[str, Any]:
+        """The files that the job shares with no other, spelled as `jobs.kept_files` does.
+
+        Raises `ConfigError` when they were sealed with another key, `Corrupt` when they were altered.
+        """
+        if isinstance(job.files, Mapping):
+            return job.files
+        if self._seal is None:
+            raise ConfigError(f"the files of job {job.hash} are sealed, and there is no key here")
+        found: dict[str, Any] = json.loads(self._seal.open(job.files, _purpose(job.hash)))
+        return found
 
     # ── jobs are looked at ────────────────────────────────────────────────────────────────────────
 
@@ -342,6 +364,11 @@ class Queue:
         body = jobs.body_of(job)
         return (await self.records.replace("worker_jobs", id, body, if_revision=revision)).revision
 
+    def _hidden(self, hash: str, files: Mapping[str, Any]) -> Mapping[str, Any] | str:
+        if self._seal is None:
+            return files
+        return self._seal.seal(json.dumps(files), _purpose(hash))
+
     async def _keep_runner(self, archive: bytes) -> str:
         sha256 = hashlib.sha256(archive).hexdigest()
         if sha256 not in self._runners:
@@ -361,6 +388,10 @@ class _Mark:
 
 def _saved(record: Record) -> Saved:
     return Saved(jobs.job_of(record.body), record.revision)
+
+
+def _purpose(hash: str) -> str:
+    return f"files of job {hash}"
 
 
 def _id(owner: str, hash: str) -> str:

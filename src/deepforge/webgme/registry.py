@@ -153,7 +153,7 @@ class Registry:
             known.rival = None
         raise Conflict(
             f"another worker that is alive speaks as {known.client_id!r}",
-            hint="give each worker its own name",
+            hint="each worker needs a folder of its own; in one that was copied remove identity.json",
         )
 
     async def _load(self, id: str, owner: str, poll: Poll) -> Known:

@@ -128,7 +128,7 @@ class Line:
             raise Trouble("%s" % error) from error
         if not answer.ended:
             self._client.close()
-        told = "%s answered %d: %s" % (path, answer.status, said.strip() or "nothing more")
+        told = "%s answered %d: %s" % (path, answer.status, _told(said))
         if answer.status in (401, 403) or 300 <= answer.status < 400:
             raise NotAdmitted("the server does not accept the token (%d)" % answer.status)
         if answer.status in _REFUSALS:
@@ -155,6 +155,16 @@ class Line:
 def segment(text: str) -> str:
     """One piece of a path, however odd the text."""
     return quote(text, safe="")
+
+
+def _told(said: str) -> str:
+    """What an answer says went wrong: in the words of our server, or whatever it is."""
+    try:
+        error = json.loads(said)["error"]
+        message, hint = str(error["message"]), error["hint"]
+    except (ValueError, LookupError, TypeError):
+        return said.strip() or "nothing more"
+    return "%s (%s)" % (message, hint) if hint else message
 
 
 def _web_page(path: str) -> Trouble:

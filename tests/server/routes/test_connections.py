@@ -128,3 +128,18 @@ async def test_checking_what_is_not_there_is_not_found(http: httpx.AsyncClient) 
     response = await http.post("/connections/compute/none/check", json={})
 
     assert (response.status_code, code(response)) == (404, "not_found")
+
+
+async def test_a_new_secret_takes_the_place_of_the_former(
+    http: httpx.AsyncClient, home: Home
+) -> None:
+    made = await http.post("/connections/storage", json=S3)
+
+    changed = await http.patch(
+        "/connections/storage/lab", json={"secrets": {"secret_access_key": "one-more-secret"}}
+    )
+
+    assert changed.status_code == 200
+    assert changed.json() == made.json()
+    for file in Path(home.folder).rglob("*"):
+        assert not file.is_file() or b"one-more-secret" not in file.read_bytes(), file

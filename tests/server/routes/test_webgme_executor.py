@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from deepforge.compute.port import PYTHON, Resources
+from deepforge.connections.secrets import SecretBox
 from deepforge.server.services import Services
 from deepforge.settings import Secret
+from deepforge.webgme.queue import Queue
 from webgme.rig import question
 
 ASK = "/rest/executor/worker"
@@ -55,6 +60,35 @@ async def test_our_worker_gets_all_it_needs_in_one_answer(
     fetched = await rest.get(f"/rest/executor/runner/{ours['runner']}")
     assert RUNNER == fetched.content
     assert 404 == (await rest.get(f"/rest/executor/runner/{'0' * 64}")).status_code
+
+
+async def test_files_lie_sealed_in_the_database_until_the_job_is_over(
+    rest: httpx.AsyncClient, services: Services
+) -> None:
+    hash = await submit(services)
+
+    (kept,) = await services.documents.find("worker_jobs")
+    assert '"attempt' not in json.dumps(kept.body["files"])
+    assert b'{"attempt": 1}' == (await services.hand_out.queue.job_files("local", hash))["job.json"]
+
+    await rest.post(ASK, json=question("w"))
+    await rest.post(f"/rest/executor/update/{hash}", json={"worker": "w", "status": "SUCCESS"})
+    (kept,) = await services.documents.find("worker_jobs")
+    assert {} == kept.body["files"]
+
+
+async def test_jobs_that_another_key_sealed_are_lost_and_hold_up_no_others(
+    rest: httpx.AsyncClient, services: Services, tmp_path: Path
+) -> None:
+    other = Queue(services.documents, SecretBox(tmp_path / "other-key", {}))
+    lost = await other.submit("local", "old", (PYTHON, "-V"), {"job.json": b"{}"})
+    hash = await submit(services)
+
+    answer = (await rest.post(ASK, json=question("w", slots=2))).json()
+
+    assert [hash] == answer["jobsToStart"] == list(answer["deepforge"]["jobs"])
+    job = await services.hand_out.queue.job("local", lost)
+    assert ("LOST", True) == (job.status, "another key" in (job.message or ""))
 
 
 async def test_a_job_that_is_no_runner_comes_with_its_command_and_any_bytes(
@@ -220,6 +254,38 @@ async def test_a_token_that_is_revoked_while_a_job_runs_ends_nothing_but_the_tal
     answer = await rest.post(f"/rest/executor/update/{hash}", json=done, headers=again)
     assert 200 == answer.status_code
     assert "SUCCESS" == (await services.hand_out.queue.job("ada", hash)).status
+
+
+@pytest.mark.parametrize("end", ["revoked", "disabled"])
+async def test_a_token_that_ends_while_its_worker_waits_is_given_no_job(
+    app: FastAPI, rest: httpx.AsyncClient, services: Services, end: str
+) -> None:
+    app.state.wants_login = True
+    await services.users.add("ada", Secret("correct horse"))
+    _, first = await services.tokens.create("ada", "first", ["worker"])
+    _, second = await services.tokens.create("ada", "second", ["worker"])
+    waiting = asyncio.create_task(
+        rest.post(
+            ASK, json=question("w"), headers={"x-api-token": first.reveal(), "Prefer": "wait=20"}
+        )
+    )
+    deadline = time.monotonic() + 5
+    while not services.hand_out.holds("ada", "w"):
+        assert time.monotonic() < deadline, "the question is not held"
+        await asyncio.sleep(0.005)
+
+    if end == "revoked":
+        await services.tokens.revoke("ada", "first")
+    else:
+        await services.users.change("ada", is_disabled=True)
+    hash = await submit(services, owner="ada")
+
+    assert 401 == (await waiting).status_code
+    assert "CREATED" == (await services.hand_out.queue.job("ada", hash)).status
+    if end == "revoked":
+        headers = {"x-api-token": second.reveal()}
+        answer = await rest.post(ASK, json=question("other"), headers=headers)
+        assert [hash] == answer.json()["jobsToStart"]
 
 
 async def test_an_unknown_token_is_refused_also_where_the_original_takes_it(

@@ -145,9 +145,13 @@ async def test_an_attempt_is_given_up_and_tried_again(
 
     async with httpx.AsyncClient(base_url=origin, timeout=60) as rest:
         execution = await start(live, "trial", compute="far")
-        first = await handed_out(rest)
         (job,) = execution["jobs"]
         path = f"/executions/{execution['id']}/jobs/{job['id']}/give-up"
+        await until_status(live, execution["id"], {"queued"})
+        too_soon = await live.post(path)
+        first = await handed_out(rest)
+        assert 409 == too_soon.status_code
+        assert "no worker has job" in too_soon.json()["error"]["message"]
         given_up = await live.post(path)
         second = await handed_out(rest, first)
         assert 202 == given_up.status_code

@@ -27,6 +27,11 @@ class NewConnection(Body):
     """Settings of the adapter, secrets among them."""
 
 
+class NewSecrets(Body):
+    secrets: dict[str, str | None]
+    """Secrets of the adapter by name; null forgets one."""
+
+
 class ConnectionReply(BaseModel):
     """A storage or compute under a name. A `builtin` one cannot be removed."""
 
@@ -76,6 +81,16 @@ async def add_connection(
 ) -> ConnectionReply:
     return _reply(
         await use.connections.add(port, body.name, body.adapter, body.settings, owner=caller.owner)
+    )
+
+
+@router.patch("/{port}/{name}", summary="Replace secrets of a storage or compute")
+async def replace_secrets(
+    port: Port, name: str, body: NewSecrets, caller: Caller, use: InUse
+) -> ConnectionReply:
+    """Running executions go on with them: with a new login in place of one that ended, say."""
+    return _reply(
+        await use.connections.replace_secrets(port, name, body.secrets, owner=caller.owner)
     )
 
 

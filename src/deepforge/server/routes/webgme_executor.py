@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -23,9 +23,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from deepforge.compute.port import Resources
-from deepforge.errors import Conflict, InvalidRequest, NotFound
+from deepforge.errors import ConfigError, Conflict, Corrupt, InvalidRequest, NotFound
 from deepforge.ids import epoch_s
-from deepforge.server.auth import Principal, worker_caller
+from deepforge.server.auth import Principal, admit, worker_caller
 from deepforge.server.body import BYTES, read_limited
 from deepforge.webgme.hand_out import Answer, HandOut
 from deepforge.webgme.jobs import CONFIG_FILE, RUNNING, Job, info
@@ -191,14 +191,20 @@ async def _ask_for_work(call: Call) -> Response:
     poll = read_poll(await _json(call.request))
     wait_s = _wait_s(call.request)
     if not wait_s:
-        return _answer(poll, await call.hand_out.poll(call.owner, poll))
+        return await _answer(call, poll, await call.hand_out.poll(call.owner, poll))
     call.hand_out.stop_with(call.request.app.state.stopping)
     gone = asyncio.create_task(_hung_up(call.request))
     try:
-        answer = await call.hand_out.poll(call.owner, poll, wait_s=wait_s, gone=gone)
+        answer = await call.hand_out.poll(
+            call.owner,
+            poll,
+            wait_s=wait_s,
+            gone=gone,
+            still_admitted=lambda: admit(call.request),  # the token may be revoked by now
+        )
     finally:
         gone.cancel()
-    return _answer(poll, answer)
+    return await _answer(call, poll, answer)
 
 
 async def _read_runner(call: Call) -> Response:
@@ -207,7 +213,7 @@ async def _read_runner(call: Call) -> Response:
     return Response(archive, media_type=BYTES, headers={"Cache-Control": "max-age=31536000"})
 
 
-def _answer(poll: Poll, answer: Answer) -> Response:
+async def _answer(call: Call, poll: Poll, answer: Answer) -> Response:
     said: dict[str, Any] = {
         "jobsToStart": [job.hash for job in answer.start],
         "refreshPeriod": answer.refresh_ms,
@@ -216,22 +222,31 @@ def _answer(poll: Poll, answer: Answer) -> Response:
     }
     if poll.machine is not None:
         runners = [job.runner for job in answer.start if job.runner is not None]
+        jobs = {}
+        for job in answer.start:
+            if not job.is_attempt:
+                continue
+            try:
+                jobs[job.hash] = _whole(job, call.queue.own_files(job))
+            except (ConfigError, Corrupt) as error:  # the key of the server is another one by now
+                said["jobsToStart"].remove(job.hash)
+                await call.queue.lose(job.owner, job.hash, error.message)
         said["deepforge"] = {
-            "jobs": {job.hash: _whole(job) for job in answer.start if job.is_attempt},
+            "jobs": jobs,
             "runner": runners[0] if runners else None,
             "leaseS": poll.lease_s,
         }
     return JSONResponse(said)
 
 
-def _whole(job: Job) -> dict[str, Any]:
+def _whole(job: Job, files: Mapping[str, Any]) -> dict[str, Any]:
     """All that a worker of ours needs to start the job, so that it asks for nothing more. Without a
     command it is the runner with its `job.json`."""
     asked: Resources = job.resources
     return {
         "key": job.key,
         "command": None if job.runner is not None else list(job.command),
-        "files": {name: kept for name, kept in job.files.items() if name != CONFIG_FILE},
+        "files": {name: kept for name, kept in files.items() if name != CONFIG_FILE},
         "resources": {
             "cpus": asked.cpus,
             "memoryBytes": asked.memory_bytes,

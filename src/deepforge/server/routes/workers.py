@@ -135,6 +135,11 @@ async def give_up(execution: str, job: str, caller: Caller, use: InUse) -> Execu
             f"job {job} is not run by a worker",
             hint="cancel the execution, or wait for its compute to say how it ended",
         ) from error
+    if attempt.status == CREATED:
+        raise Conflict(
+            f"no worker has job {job} yet: there is nothing to give up",
+            hint="see why it waits: deepforge workers list; or cancel the execution",
+        )
     await use.hand_out.give_up(caller.owner, attempt.hash, "it was given up")
     return await whole_view(use, await use.executions.get(execution, caller.owner))
 
