@@ -11,8 +11,6 @@ from compute.supervised import OpenServer, QuickServerCompute, stop_all
 from deepforge.compute.port import Host
 from deepforge.compute.server.adapter import ServerSettings
 
-pytest.register_assert_rewrite("deepforge.testing")
-
 
 @pytest.fixture
 def server_folder(tmp_path: Path) -> Iterator[Path]:

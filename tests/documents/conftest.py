@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("deepforge.testing.documents")
-
 
 @pytest.fixture
 def forgotten_sockets() -> Iterator[None]:
