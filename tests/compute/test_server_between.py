@@ -370,6 +370,20 @@ async def test_operations_run_in_the_interpreter_that_was_chosen(
         assert jobs.output(handle) == "1"
 
 
+@pytest.mark.parametrize("start", ["warm", "fresh"])
+async def test_an_interpreter_that_is_gone_fails_the_job(
+    open_server: OpenServer, tmp_path: Path, jobs: Jobs, start: str
+) -> None:
+    """A first process that ended over it would leave the job waiting for ever."""
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    async with open_server(python=str(other), start=start) as compute:
+        other.unlink()
+        handle = await compute.submit(jobs.request(SAYS))
+        assert await ended(compute, handle) == JobReport("exited", 1, "normal")
+        assert "cannot be started by" in (await log_of(compute, handle)).decode()
+
+
 async def test_no_more_processes_wait_than_there_are_slots(
     open_server: OpenServer, server_folder: Path, jobs: Jobs
 ) -> None:

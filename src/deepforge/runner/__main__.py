@@ -15,7 +15,7 @@ from deepforge.runner import processes
 from deepforge.runner.attempt import Attempt
 from deepforge.runner.channel import Line, NotReached, Whereabouts
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, say
-from deepforge.runner.helper import Helper, make_helper, python_of
+from deepforge.runner.helper import Helper
 from deepforge.runner.protocol import (
     EXIT_CANCELLED,
     EXIT_FAILED,
@@ -40,7 +40,7 @@ def main(
 
     `handed` is what the file says, for a caller that has it; only the file's folder counts then.
     `settings` are those variables of `protocol` by which a machine tells about itself; by default
-    they are looked for in the environment. `helper` may be given only where they ask for forks.
+    they are looked for in the environment. `helper` is used if it suits them.
     Must be called in the main thread. Another runner of the same attempt is not an error: nothing
     runs and the code is that of success.
     """
@@ -48,14 +48,13 @@ def main(
         settings = os.environ
     path = os.path.abspath(argv[0] if argv else JOB_FILE)
     folder = os.path.dirname(path)
-    own: Optional[Helper] = None
     watch = Watch()
     watch.trap()
     processes.become_subreaper()
     try:
         data = handed or _read(path)
-        if helper is None or helper.python != python_of(settings):
-            helper = own = make_helper(settings, folder)
+        if helper is not None and not helper.suits(settings):
+            helper = None
         return _run(folder, data, settings, watch, helper)
     except (OSError, ProtocolError, JobFailed) as error:
         say("the job cannot be begun: %s" % error)
@@ -67,8 +66,6 @@ def main(
         return EXIT_CANCELLED
     finally:
         watch.release()
-        if own is not None:
-            own.dismiss()
 
 
 def warm() -> None:

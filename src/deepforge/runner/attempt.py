@@ -17,7 +17,7 @@ from deepforge.runner.crew import MakeClient
 from deepforge.runner.failures import AttemptOver, Cancelled, JobFailed, failed, of_disk, say
 from deepforge.runner.fetch import Fetched, Item, fetch_many
 from deepforge.runner.files import discard, remove_tree
-from deepforge.runner.helper import Helper, python_of, support_of
+from deepforge.runner.helper import Helper, python_of, support_of, wants_helper
 from deepforge.runner.live import Live
 from deepforge.runner.protocol import (
     ENV_CACHE,
@@ -37,7 +37,7 @@ from deepforge.runner.protocol import (
 )
 from deepforge.runner.spool import Spool
 from deepforge.runner.store import Upload, put_bytes, store_many
-from deepforge.runner.supervise import supervise
+from deepforge.runner.supervise import cannot_start, supervise
 from deepforge.runner.watch import Watch, patience_of
 from deepforge.runner.wire import Client
 
@@ -205,21 +205,31 @@ class Attempt:
     def _operate(
         self, spec: Dict[str, Any], reported: Callable[[Dict[str, Any]], None]
     ) -> Dict[str, Any]:
+        own: Optional[Helper] = None
         start: Union[str, Helper, None] = self._helper
         if start is None:
-            start = python_of(self._settings)
+            start = python = python_of(self._settings)
             spec["support"] = support_of(self._settings, self._folder)
+            if wants_helper(self._settings):
+                try:
+                    start = own = Helper(python, spec["support"])
+                except OSError as error:
+                    raise cannot_start(python, error) from error
         live = self._live
-        return supervise(
-            spec,
-            folder=self._folder,
-            start=start,
-            spool=self._spool,
-            watch=self._watch,
-            time_s=self._job.limits.time_s,
-            tick=(lambda: live.attend(self._spool)) if live is not None else _nothing,
-            reported=reported,
-        )
+        try:
+            return supervise(
+                spec,
+                folder=self._folder,
+                start=start,
+                spool=self._spool,
+                watch=self._watch,
+                time_s=self._job.limits.time_s,
+                tick=(lambda: live.attend(self._spool)) if live is not None else _nothing,
+                reported=reported,
+            )
+        finally:
+            if own is not None:
+                own.end()
 
     def _store(self, written: Sequence[Any]) -> List[Output]:
         uploads = [

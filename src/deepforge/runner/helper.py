@@ -68,6 +68,10 @@ class Helper:
         self._hear()
         return not (self._is_spent or self._running)
 
+    def suits(self, settings: Mapping[str, str]) -> bool:
+        """Whether a job with these settings of its machine is to be run by it."""
+        return wants_helper(settings) and self.python == python_of(settings)
+
     def operate(self, order: bytes) -> int:
         """Have an operation run by the fork that waits; return its pid. Raises `HelperGone`.
 
@@ -110,7 +114,10 @@ class Helper:
     def end(self) -> None:
         """Let it end, and wait until it has."""
         self.dismiss()
-        os.waitpid(self.pid, 0)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # whoever reaps all children was quicker
 
     def _gone(self) -> HelperGone:
         said = _read(self.log).decode("utf-8", "replace").strip()

@@ -236,14 +236,19 @@ def _fresh(python: str, spec: Dict[str, Any]) -> _Child:
     except OSError as error:
         for number in own:
             os.close(number)
-        raise failed(
-            "runner",
-            "The operation's process cannot be started by %s: %s" % (python, error),
-            hint="Choose another Python interpreter for this compute.",
-        ) from error
+        raise cannot_start(python, error) from error
     finally:
         for number in (log_writer, report_writer, life, orders, orders_writer):
             os.close(number)
+
+
+def cannot_start(python: str, error: OSError) -> JobFailed:
+    """What to raise when there is no such interpreter, or no room for a process."""
+    return failed(
+        "runner",
+        "The operation's process cannot be started by %s: %s" % (python, error),
+        hint="Choose another Python interpreter for this compute.",
+    )
 
 
 def _short_order(spec: Dict[str, Any]) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from deepforge.compute.server import processes
 from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
-from deepforge.runner.helper import Helper, make_helper, wants_helper
+from deepforge.runner.helper import Helper, make_helper
 
 Runner = Callable[[list[str], bytes | None, Mapping[str, str], Helper | None], int]
 
@@ -117,8 +117,9 @@ def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
     try:
         me = _settle(orders, news)
         start = _receive()
-        if start is not None:
-            helper = make_helper(start.environment, start.folder)
+        if start is not None and start.is_runner:
+            with suppress(OSError):  # the runner meets the same trouble, and reports it
+                helper = make_helper(start.environment, start.folder)
         between = Between(_HANDLED, log=_LOG)
         for number in range(1, MOST_JOBS + 1):
             if start is None:
@@ -126,7 +127,7 @@ def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
             code = _COULD_NOT_START
             if not _claim(JobFolder(Path(start.folder)), me):
                 break
-            if helper is not None and not wants_helper(start.environment):
+            if helper is not None and not helper.suits(start.environment):
                 helper.end()  # this process ends, too, after a job of other settings
                 helper = None
             code, was_alone = _run_job(start, runner, helper)
