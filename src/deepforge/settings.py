@@ -173,6 +173,25 @@ def json_schema(settings: type[Any]) -> dict[str, Any]:
     }
 
 
+def problem_of_url(url: str, *, without: str = "a name, a password or a query") -> str | None:
+    """What is wrong with the address of a service, to be said behind the name of its setting.
+
+    `without` says what people put into such an address though it does not belong there.
+    """
+    from urllib.parse import urlsplit  # here: most that import this module never ask
+
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        return f"is not an address: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "must look like https://host or http://host:port"
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        return f"must be the address alone, without {without}"
+    return None
+
+
 def _declared_field(field: dataclasses.Field[Any], hint: Any) -> Setting:
     optional = False
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

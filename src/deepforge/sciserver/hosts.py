@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deepforge.errors import ConfigError
+from deepforge.settings import problem_of_url
 
 PUBLIC_SITE = "https://apps.sciserver.org"
 
@@ -35,7 +36,7 @@ class Hosts:
     @staticmethod
     def of(site: str = PUBLIC_SITE) -> Hosts:
         """Derive them. Raises `ConfigError` about `site` for what is no address of a site."""
-        problem = _problem_of(site)
+        problem = problem_of_url(site)
         if problem is not None:
             raise ConfigError(f"the SciServer site {problem}", fields={"site": problem})
         base = site.rstrip("/")
@@ -47,16 +48,3 @@ class Hosts:
             jobs_page_url=f"{base}/compute/jobs",
             files_page_url=f"{base}/dashboard/files",
         )
-
-
-def _problem_of(site: str) -> str | None:
-    try:
-        parts = urlsplit(site)
-        _ = parts.port
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "must look like https://host or http://host:port"
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        return "must be the address alone, without a name, a password or a query"
-    return None

@@ -10,11 +10,10 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
-from urllib.parse import urlsplit
 
 from deepforge.errors import ConfigError, DeepForgeError, InvalidRequest, Unavailable
 from deepforge.ids import new_id, timestamp
-from deepforge.settings import Secret, setting
+from deepforge.settings import Secret, problem_of_url, setting
 from deepforge.storage.keys import check_key, is_key
 from deepforge.storage.port import Capabilities, Grant, Method, ObjectInfo, StorageAdapter
 from deepforge.storage.retry import Retry, try_again
@@ -315,7 +314,7 @@ def _check(settings: S3Settings) -> None:
     problems: dict[str, str] = {}
     for name in ("endpoint_url", "public_endpoint_url"):
         url = getattr(settings, name)
-        if url is not None and (problem := _problem_of_url(url)):
+        if url is not None and (problem := problem_of_url(url, without="keys or a query")):
             problems[name] = problem
     if problem := _problem_of_bucket(settings.bucket):
         problems["bucket"] = problem
@@ -342,19 +341,6 @@ def _problem_of_bucket(name: str) -> str | None:
         return f"must be letters a-z, digits, dots, hyphens and underscores, and has {wrong[0]!r}"
     if not re.match(r"[A-Za-z0-9]", name):
         return f"must begin with a letter or a digit, and begins with {name[0]!r}"
-    return None
-
-
-def _problem_of_url(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "must look like https://host or http://host:port"
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        return "must be the address alone, without keys or a query"
     return None
 
 

@@ -28,7 +28,7 @@ from deepforge.errors import (
     Unavailable,
 )
 from deepforge.ids import epoch_s, timestamp, utc_now
-from deepforge.settings import Secret, setting
+from deepforge.settings import Secret, problem_of_url, setting
 from deepforge.storage.port import Capabilities, ObjectInfo, StorageAdapter
 from deepforge.storage.streams import Digest, blocks
 from deepforge.webgme import blobs
@@ -78,7 +78,7 @@ class WebGMEAdapter(StorageAdapter):
 
     def __init__(self, settings: WebGMESettings) -> None:
         super().__init__(settings)
-        problem = _problem_of_url(settings.url)
+        problem = problem_of_url(settings.url)
         if problem is not None:
             raise ConfigError(
                 f"the settings of this storage are wrong: url {problem}", fields={"url": problem}
@@ -390,19 +390,6 @@ def _modified_at(value: Mapping[str, Any]) -> str:
 def _is_html(answer: httpx.Response) -> bool:
     media_type: str = answer.headers.get("content-type", "").partition(";")[0]
     return media_type.strip().lower() == "text/html"
-
-
-def _problem_of_url(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "must look like https://host or http://host:port"
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        return "must be the address alone, without a name, a password or a query"
-    return None
 
 
 def _certificates(ca_file: str | None) -> ssl.SSLContext:
