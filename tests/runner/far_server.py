@@ -119,11 +119,13 @@ class FarServer:
         return 200, {}
 
 
-class _Server(ThreadingHTTPServer):
+class HangingUpServer(ThreadingHTTPServer):
+    """A server that can close all its connections, as one that is killed does, and that does not
+    mind clients who go away in the middle: some tests are about them."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
-    far: FarServer
 
     def __init__(self, *arguments: Any) -> None:
         self.open: set[Any] = set()
@@ -142,7 +144,11 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that goes away in the middle is what some tests are about
+        pass
+
+
+class _Server(HangingUpServer):
+    far: FarServer
 
 
 class _Handler(BaseHTTPRequestHandler):

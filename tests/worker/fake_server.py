@@ -14,12 +14,13 @@ import zipfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
 from deepforge.runner.build import runner_archive
+from runner.far_server import HangingUpServer
 
 RUNNER = hashlib.sha256(runner_archive()).hexdigest()
 REFRESH_S = 0.2
@@ -276,29 +277,8 @@ def _json(value: Any) -> Answer:
     return 200, json.dumps(value).encode(), "application/json; charset=utf-8"
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(HangingUpServer):
     fake: FakeServer
-
-    def __init__(self, *arguments: Any) -> None:
-        self.open: set[Any] = set()
-        super().__init__(*arguments)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self.open.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        for request in list(self.open):
-            self.shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a worker that is killed hangs up
 
 
 class _Handler(BaseHTTPRequestHandler):
