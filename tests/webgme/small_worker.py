@@ -80,8 +80,9 @@ class SmallWorker:
         """A question is always open; when a job ended, a new one overtakes it."""
         waiting: set[asyncio.Task[Any]] = set()
         while True:
-            self._changed.clear()
-            waiting.add(asyncio.create_task(self._ask()))
+            if not waiting or self._changed.is_set():
+                self._changed.clear()
+                waiting.add(asyncio.create_task(self._ask()))
             news = asyncio.create_task(self._changed.wait())
             try:
                 done, _ = await asyncio.wait({*waiting, news}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +100,7 @@ class SmallWorker:
         for hash in answer["jobsToStart"]:
             if hash not in self._held:
                 self._held[hash] = asyncio.create_task(self._run(hash))
+                self._changed.set()
         for hash in answer["jobsToCancel"]:
             if hash in self._held and hash not in self._ended:
                 self._held[hash].cancel()

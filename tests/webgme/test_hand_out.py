@@ -178,6 +178,31 @@ async def test_a_newer_question_has_the_older_one_answered(rig: Rig) -> None:
         assert [hash] == (await newer)["jobsToStart"]
 
 
+async def test_two_questions_at_once_share_the_room(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one read what the worker has before the newer one was given a job."""
+    hashes = [await rig.submit(f"k{number}") for number in range(2)]
+    held, has_read, go_on = rig.queue.held, asyncio.Event(), asyncio.Event()
+
+    async def slow(owner: str, client_id: str) -> Any:
+        found = await held(owner, client_id)
+        has_read.set()
+        await go_on.wait()
+        return found
+
+    with monkeypatch.context() as slowed:
+        slowed.setattr(rig.queue, "held", slow)
+        older = asyncio.create_task(rig.ask("w", wait_s=20))
+        await has_read.wait()
+    newer = await rig.ask("w")
+    go_on.set()
+
+    assert [hashes[0]] == newer["jobsToStart"]
+    assert [] == (await asyncio.wait_for(older, 2))["jobsToStart"]
+    assert "CREATED" == await state(rig, hashes[1])
+
+
 async def test_a_worker_that_hung_up_gets_no_job(rig: Rig) -> None:
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     poll = read_poll(question("w"))

@@ -117,9 +117,11 @@ class HandOut:
         id.
         """
         known = await self.registry.meet(owner, poll, nudge=self._nudge)
+        known.questions += 1
+        mine = known.questions
         self._nudge(known)  # one question at a time: the newer one knows more
         desk = await self._desk(owner)
-        given = dict(known.claiming)
+        given = dict(known.claiming)  # whole from now on: older questions are given nothing any more
         held = await self.queue.held(owner, poll.client_id)
         cancel = await self._to_cancel(owner, poll, held)
         again = await self._unlisted(known, poll, held)
@@ -129,10 +131,13 @@ class HandOut:
         offer = offer_of(poll)
         for hash in given.keys() - set(poll.running):  # its answer is still on the way
             offer = replace(offer.without(given[hash]), runner=None)
-        start = again + await self._claim(desk, known, desk.take(known, offer))
+        is_newest = known.questions == mine
+        start = again + await self._claim(desk, known, desk.take(known, offer) if is_newest else [])
         # not all the same: workers that began to wait together would ask again together
         until_s = time.monotonic() + min(wait_s, LONGEST_WAIT_S) * random.uniform(0.6, 1.0)
         while not start and not cancel and not self._stopped and time.monotonic() < until_s:
+            if known.questions != mine:
+                break
             question = await self._hold(desk, known, offer, until_s, gone, still_admitted)
             start = await self._claim(desk, known, question.taken)
             cancel = sorted(question.cancel)

@@ -35,6 +35,8 @@ class Known:
     seen_s: float
     seen_at: str
     instance: str | None
+    questions: int = 0
+    """How many it has asked this process: only the newest is given jobs."""
     hung_up: bool = False
     """Its last question was cut off before it was answered: it is gone, or will ask again."""
     is_new: bool = False
