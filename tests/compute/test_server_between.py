@@ -11,6 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,7 @@ def state():
         "children": open(me).read(),
         "open": {{one: os.path.realpath(one) for one in files if os.path.exists(one)}},
     }}
-def runner(arguments, handed, settings, helper):
+def runner(arguments, handed, settings, helper, client):
     print(json.dumps([settings, state()]))
     {misbehave}
     return 7
@@ -150,6 +154,51 @@ def test_a_process_that_cannot_be_put_back_ends_with_its_job(
     assert processes.look(process.pid) is None
     assert _record(jobs[1]).process is None
     assert not jobs[1].log.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "read_bytes", "connections"),
+    [("/", 50_000, 1), ("/", 100, 2), ("/hangs-up", 50_000, 2)],
+    ids=["idle", "read in half", "closed by the server"],
+)
+def test_only_an_idle_connection_to_the_server_stays_open(
+    tmp_path: Path, path: str, read_bytes: int, connections: int
+) -> None:
+    with counting_server() as (port, seen):
+        url = f"http://127.0.0.1:{port}{path}"
+        said, _ = run_two(tmp_path, f"client.send('GET', '{url}').read({read_bytes})")
+    assert said == ["waits", "waits", "7"]
+    assert len(seen) == connections
+
+
+@contextmanager
+def counting_server() -> Iterator[tuple[int, set[object]]]:
+    """An HTTP server that keeps connections alive; gives its port and who connected."""
+    seen: set[object] = set()
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            seen.add(self.client_address)
+            self.send_response(200)
+            self.send_header("Content-Length", "20000")
+            if self.path == "/hangs-up":
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(b"x" * 20000)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1], seen
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _record(job: JobFolder) -> Recorded:

@@ -21,7 +21,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from deepforge.compute.server.launch import FirstProcess, News, Start
 secret = open(sys.argv[1] + "/supervisor-only", "w")
-def runner(arguments, handed, settings, helper):
+def runner(arguments, handed, settings, helper, client):
 {runner}
 def start():
     process = FirstProcess(runner, News())

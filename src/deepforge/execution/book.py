@@ -78,7 +78,10 @@ class Book:
 
         When this returns, everything told before is stored, by this call or by another.
         """
-        found = await asyncio.gather(*(self._save(self._pages[id]) for id in dict.fromkeys(ids)))
+        pages = [self._pages[id] for id in dict.fromkeys(ids)]
+        if len(pages) == 1:  # as most often; no task is needed
+            return await self._save(pages[0])
+        found = await asyncio.gather(*map(self._save, pages))
         return [one for part in found for one in part]
 
     async def read_again(self, ids: Sequence[str]) -> None:

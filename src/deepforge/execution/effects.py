@@ -28,6 +28,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 PLATFORM_LOG_BYTES = 4000
+RELEASED_AT_ONCE = 8
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -152,13 +153,18 @@ class Effects:
             try:
                 compute = await self._opener.compute(name, owner=execution.owner)
                 handles = [job.attempts[number - 1].handle or {} for job, number in some]
+                over = []
                 for one, handle, report in zip(
                     some, handles, await compute.poll(handles), strict=True
                 ):
                     if report.state in ("queued", "running"):
                         later.append(one)
                     else:
-                        await compute.release(handle)
+                        over.append(handle)
+                for start in range(0, len(over), RELEASED_AT_ONCE):
+                    await asyncio.gather(
+                        *map(compute.release, over[start : start + RELEASED_AT_ONCE])
+                    )
             except DeepForgeError as error:
                 log.warning("release_failed", compute=name, error=error.message)
                 later += [one for one in some if one not in later] if error.transient else []

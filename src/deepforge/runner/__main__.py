@@ -35,12 +35,14 @@ def main(
     handed: Optional[bytes] = None,
     settings: Optional[Mapping[str, str]] = None,
     helper: Optional[Helper] = None,
+    client: Optional[Client] = None,
 ) -> int:
     """Run the job in this process and return its exit code (see `protocol`).
 
     `handed` is what the file says, for a caller that has it; only the file's folder counts then.
     `settings` are those variables of `protocol` by which a machine tells about itself; by default
-    they are looked for in the environment. `helper` is used if it suits them.
+    they are looked for in the environment. `helper` is used if it suits them. `client` is of a process
+    that runs one job after the other: it may be connected, and is not closed.
     Must be called in the main thread. Another runner of the same attempt is not an error: nothing
     runs and the code is that of success.
     """
@@ -55,7 +57,7 @@ def main(
         data = handed or _read(path)
         if helper is not None and not helper.suits(settings):
             helper = None
-        return _run(folder, data, settings, watch, helper)
+        return _run(folder, data, settings, watch, helper, client)
     except (OSError, ProtocolError, JobFailed) as error:
         say("the job cannot be begun: %s" % error)
         return EXIT_FAILED
@@ -99,16 +101,16 @@ def _run(
     settings: Mapping[str, str],
     watch: Watch,
     helper: Optional[Helper],
+    kept: Optional[Client],
 ) -> int:
     handed = read_handed(data)
     channel = handed.channel
-    make_client = partial(
-        Client,
-        proxied=channel.proxied if channel is not None else False,
-        locate=Whereabouts(channel).locate,
-    )
+    proxied = channel.proxied if channel is not None else False
+    locate = Whereabouts(channel).locate
+    make_client = partial(Client, proxied=proxied, locate=locate)
     make_line = None if channel is None else partial(Line, channel)
-    client = make_client(watch.check)
+    client = kept or Client()
+    client.begin(watch.check, proxied=proxied, locate=locate)
     try:
         if isinstance(handed, Ticket):
             assert make_line is not None
@@ -124,7 +126,8 @@ def _run(
             job = handed
         return Attempt(job, folder, settings, watch, client, make_client, make_line, helper).run()
     finally:
-        client.close()
+        if kept is None:
+            client.close()
 
 
 if __name__ == "__main__":

@@ -145,6 +145,24 @@ class Client:
         except _Stale as error:
             raise WireError(str(error)) from error
 
+    def begin(
+        self, check: Callable[[], None], *, proxied: bool, locate: Callable[[str], str]
+    ) -> None:
+        """Serve another job from now on, with the connections that are left of the one before."""
+        if proxied != self._proxied:
+            self.close()
+        self.check, self._proxied, self._locate = check, proxied, locate
+
+    def rest(self) -> List[int]:
+        """Keep no more than the connection to the last host, if it is idle; return its descriptor."""
+        self._block = None
+        last = next(reversed(list(self._connections.items())), None)
+        for connection in self._connections.values():
+            if last is None or connection is not last[1] or not connection.usable():
+                connection.close()
+        self._connections = dict([last]) if last is not None else {}
+        return [one.descriptor for one in self._connections.values() if one.descriptor >= 0]
+
     def _look(self) -> None:
         self.check()  # the one of the moment
 
@@ -175,6 +193,11 @@ class _Connection:
         self._absolute = b""  # what a plain HTTP proxy wants before the target, and its header
         self._credentials = b""
         self._socket: Optional[socket.socket] = self._connect(address, proxied)
+
+    @property
+    def descriptor(self) -> int:
+        """-1 when it is closed."""
+        return -1 if self._socket is None else self._socket.fileno()
 
     def usable(self) -> bool:
         """True if the answer before was read whole and nobody has hung up since."""

@@ -26,6 +26,7 @@ EVENT_STREAM = "text/event-stream"
 READ_AGAIN_S = 2.0
 TELL_EVERY_S = 0.05
 """The shortest pause between two batches of news: of a job that changed twice, the last is told."""
+JOIN_UP_TO_BYTES = 64 * 1024
 KEEP_ALIVE_S = 10.0
 CATCH_UP_BYTES = 1024 * 1024
 """How much of a log that is stored already a new reader gets who does not ask for whole logs."""
@@ -72,7 +73,9 @@ async def follow(
                 heard = await hints.next()
                 if stopping.is_set():
                     return
-                async for piece in _pieces_heard(use, view.execution, heard, told, logs=logs):
+                async for piece in _joined(
+                    _pieces_heard(use, view.execution, heard, told, logs=logs)
+                ):
                     yield piece
                     sent_at = time.monotonic()
             try:
@@ -205,6 +208,18 @@ async def _pieces_heard(
         elif event.kind == "log" and logs:
             for piece in _log_heard(event, told):
                 yield piece
+
+
+async def _joined(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in fewer pieces: each costs its way to the reader."""
+    waiting = b""
+    async for piece in pieces:
+        waiting += piece
+        if len(waiting) >= JOIN_UP_TO_BYTES:
+            yield waiting
+            waiting = b""
+    if waiting:
+        yield waiting
 
 
 def _log_heard(event: Event, told: _Told) -> Iterator[bytes]:

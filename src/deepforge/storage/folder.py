@@ -202,21 +202,22 @@ def info_of(key: str, status: os.stat_result) -> ObjectInfo:
 
 def _regular(start: str, path: str) -> os.stat_result | None:
     """The file's status if it is a regular one and only real folders lead to it."""
-    parts = path.split("/")
-    reached = start
-    for number, part in enumerate(parts, 1):
-        reached = f"{reached}/{part}"
-        try:
-            status = os.lstat(reached)
-        except (FileNotFoundError, NotADirectoryError):
+    try:
+        status = os.lstat(f"{start}/{path}")
+        if not stat.S_ISREG(status.st_mode):
             return None
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
+        reached = start
+        for part in path.split("/")[:-1]:
+            reached = f"{reached}/{part}"
+            if not stat.S_ISDIR(os.lstat(reached).st_mode):
                 return None
-            raise
-        if number < len(parts) and not stat.S_ISDIR(status.st_mode):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
             return None
-    return status if stat.S_ISREG(status.st_mode) else None
+        raise
+    return status
 
 
 def _is_free(start: str, path: str) -> bool:

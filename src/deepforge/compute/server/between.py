@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -32,8 +32,10 @@ class Between:
         os.umask(self._umask)
         self._open_files = _open_files()
 
-    def restore(self) -> None:
+    def restore(self, *, spared: Collection[int] = ()) -> None:
         """Put everything back but what every job sets. Raises `NotClean` when it left more.
+
+        `spared` are files that may be open: the runner's idle connection to the server.
 
         Since the job ended the signals `handled` must have been blocked.
         """
@@ -50,7 +52,7 @@ class Between:
         os.chdir("/")  # the job's folder may go now
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
-        if _open_files() != self._open_files:
+        if _open_files() - set(spared) != self._open_files:
             raise NotClean("an open file")
         os.umask(self._umask)
         if os.environ != self._environment:
@@ -60,10 +62,19 @@ class Between:
         sys.path[:] = self._path
 
 
-def _open_files() -> list[str]:
+def _open_files() -> set[int]:
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
-            return sorted(os.listdir(folder))  # noqa: PTH208
+            return {int(name) for name in os.listdir(folder) if _is_open(int(name))}  # noqa: PTH208
         except OSError:
             continue
-    return []
+    return set()
+
+
+def _is_open(number: int) -> bool:
+    """False for the file by which the others were listed."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True

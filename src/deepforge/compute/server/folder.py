@@ -27,6 +27,9 @@ from typing import Any, Literal
 OWN_PREFIX = ".deepforge-"
 """Files of this prefix in a job's folder are ours."""
 
+LOG_NAME = f"{OWN_PREFIX}log"
+RECORD_NAME = f"{OWN_PREFIX}record"
+
 WORK_NAME = "work"
 """The folder in it where our runner lets an operation work; it is there again when that has ended."""
 
@@ -96,22 +99,19 @@ class JobFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.log = root / f"{OWN_PREFIX}log"
-        self._record = root / f"{OWN_PREFIX}record"
+        self.log = root / LOG_NAME
+        self._record = root / RECORD_NAME
 
     def begin_record(self, request: dict[str, Any]) -> None:
         """Start the record, in a staged folder."""
-        self._record.write_text(json.dumps({"request": request}))
+        self._write(
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC, json.dumps({"request": request}).encode()
+        )
 
     def record(self, **said: Any) -> None:
         """Append one line. Raises `OSError` when it could not be written whole."""
-        line = b"\n" + json.dumps(said).encode()  # in front, so that a line cut short ends here
-        file = self._open(os.O_WRONLY | os.O_APPEND)
-        try:
-            if os.write(file, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._record))
-        finally:
-            os.close(file)
+        # the line's end is in front, so that a line cut short ends here
+        self._write(os.O_WRONLY | os.O_APPEND, b"\n" + json.dumps(said).encode())
 
     def claim(self, process: Process, since: float) -> bool:
         """Say who runs this job, for good. False when somebody said it before."""
@@ -167,13 +167,21 @@ class JobFolder:
         """Undo what the job may have done to its folder, so that we may enter and move it."""
         self.root.chmod(0o700)
 
+    def _write(self, flags: int, data: bytes) -> None:
+        file = self._open(flags)
+        try:
+            if os.write(file, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._record))
+        finally:
+            os.close(file)
+
     def _open(self, flags: int) -> int:
         try:
-            return os.open(self._record, flags)
+            return os.open(self._record, flags, 0o600)
         except PermissionError:
             self.unlock()
             self._record.chmod(0o600)
-            return os.open(self._record, flags)
+            return os.open(self._record, flags, 0o600)
 
 
 def _line(line: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ due: reaps, ends, starts. Nothing here blocks for longer than a fork.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -106,11 +107,12 @@ class Jobs:
             self._begin(key, message["request"])
             return {"known": False}
         staged = self._folder.staging / str(message["staging"])
-        staged.rename(self._folder.job(key).root)
-        recorded = self._folder.job(key).read()
+        folder = self._folder.job(key)
+        staged.rename(folder.root)
+        recorded = folder.read()
         if recorded is None:
             return {"error": "unavailable", "message": f"the record of {key} is gone"}
-        self._enqueue(self._add(key, recorded.request))
+        self._enqueue(self._add(key, recorded.request, folder))
         return {"known": False}
 
     def poll(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -141,9 +143,10 @@ class Jobs:
         self._spare += self._folder.spare.iterdir()
         for root in self._folder.jobs.iterdir():
             try:
-                recorded = JobFolder(root).read()
+                folder = JobFolder(root)
+                recorded = folder.read()
                 if recorded is not None:
-                    self._find_again(self._add(root.name, recorded.request))
+                    self._find_again(self._add(root.name, recorded.request, folder))
                     continue
             except (KeyError, TypeError, ValueError):  # one odd record must not hide the others
                 traceback.print_exc()
@@ -191,18 +194,16 @@ class Jobs:
     def _begin(self, key: str, request: dict[str, Any]) -> None:
         """Make the folder of a job that has nothing but a request."""
         folder = self._folder.job(key)
-        if folder.root.exists():  # left by one that could not be begun
-            self._throw_away(folder.root)
         self._make_folder(folder.root)
         try:
             folder.begin_record(request)
         except BaseException:
             self._throw_away(folder.root)
             raise
-        self._enqueue(self._add(key, request))
+        self._enqueue(self._add(key, request, folder))
 
-    def _add(self, key: str, request: dict[str, Any]) -> _Job:
-        job = self._jobs[key] = _Job(key, self._folder.job(key), request)
+    def _add(self, key: str, request: dict[str, Any], folder: JobFolder) -> _Job:
+        job = self._jobs[key] = _Job(key, folder, request)
         return job
 
     def _put_away(self, folder: JobFolder) -> None:
@@ -217,12 +218,23 @@ class Jobs:
         self._throw_away(folder.root)
 
     def _make_folder(self, root: Path) -> None:
+        try:
+            self._place_folder(root)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            self._throw_away(root)  # left by one that could not be begun
+            self._place_folder(root)
+
+    def _place_folder(self, root: Path) -> None:
         if self._spare:
             try:
-                self._spare.pop().rename(root)
+                self._spare[-1].rename(root)
+            except FileNotFoundError:  # somebody removed it
+                self._spare.pop()
+            else:
+                self._spare.pop()
                 return
-            except FileNotFoundError:
-                pass  # somebody removed it
         root.mkdir(mode=0o700)
 
     def _throw_away(self, root: Path) -> None:

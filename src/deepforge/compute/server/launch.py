@@ -28,8 +28,9 @@ from deepforge.compute.server import processes
 from deepforge.compute.server.between import Between, NotClean
 from deepforge.compute.server.folder import JobFolder, Process
 from deepforge.runner.helper import Helper, make_helper
+from deepforge.runner.wire import Client
 
-Runner = Callable[[list[str], bytes | None, Mapping[str, str], Helper | None], int]
+Runner = Callable[[list[str], bytes | None, Mapping[str, str], Helper | None, Client], int]
 
 RUNNER_FILE = "runner.pyz"
 
@@ -121,6 +122,7 @@ def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
             with suppress(OSError):  # the runner meets the same trouble, and reports it
                 helper = make_helper(start.environment, start.folder)
         between = Between(_HANDLED, log=_LOG)
+        client = Client()
         for number in range(1, MOST_JOBS + 1):
             if start is None:
                 break
@@ -130,10 +132,10 @@ def _first_process(orders: int, news: int, runner: Runner) -> NoReturn:
             if helper is not None and not helper.suits(start.environment):
                 helper.end()  # this process ends, too, after a job of other settings
                 helper = None
-            code, was_alone = _run_job(start, runner, helper)
+            code, was_alone = _run_job(start, runner, helper, client)
             if not start.is_runner or not was_alone or number == MOST_JOBS:
                 break
-            between.restore()
+            between.restore(spared=client.rest())
             os.write(_NEWS, b"%d %s %d\n" % (me.pid, start.key.encode("ascii"), code))
             start = _receive()
     except (NotClean, BrokenPipeError):
@@ -187,9 +189,14 @@ def _claim(folder: JobFolder, me: Process) -> bool:
     return True
 
 
-def _run_job(start: Start, runner: Runner, helper: Helper | None) -> tuple[int, bool]:
+def _run_job(
+    start: Start, runner: Runner, helper: Helper | None, client: Client
+) -> tuple[int, bool]:
     """Run it and record its exit code; return that, and whether the job left no process behind."""
-    exit_record = {"code": _run(runner, start, helper)} if start.is_runner else _watch(start)
+    if start.is_runner:
+        exit_record: dict[str, Any] = {"code": _run(runner, start, helper, client)}
+    else:
+        exit_record = _watch(start)
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     spared = helper.pid if helper is not None and helper.is_clean else None
     was_alone = processes.end_own_children(spared, within_s=_CLEAR_WITHIN_S)
@@ -197,7 +204,7 @@ def _run_job(start: Start, runner: Runner, helper: Helper | None) -> tuple[int, 
     return int(exit_record["code"]), was_alone
 
 
-def _run(runner: Runner, start: Start, helper: Helper | None) -> int:
+def _run(runner: Runner, start: Start, helper: Helper | None, client: Client) -> int:
     """Run our runner in this very process, as if it were a fresh one."""
     arguments = list(start.command[2:])
     handed = None if start.handed is None else start.handed.encode()
@@ -206,7 +213,7 @@ def _run(runner: Runner, start: Start, helper: Helper | None) -> int:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return int(runner(arguments, handed, start.environment, helper))
+        return int(runner(arguments, handed, start.environment, helper, client))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from deepforge.errors import OutcomeUnknown, Unavailable
 _ANSWER_WITHIN_S = 30.0
 _START_WITHIN_S = 30.0
 _PAUSES_S = (0.0, 0.01, 0.05, 0.25)  # a killed one's socket may outlive it for a moment
+_MOST_TOGETHER = 16  # messages: those behind should not wait long for the first answer
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 107, on some systems 103
 _PACKAGE = Path(__file__).parents[2]
 
@@ -31,6 +35,16 @@ _BOOT = (
     "import sys; root, options = sys.argv[1:]; root in sys.path or sys.path.append(root); "
     "from deepforge.compute.server.supervisor import main; main(options)"
 )
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A message that waits for its answer, which is one of the last two."""
+
+    data: bytes
+    current: bool
+    answer: dict[str, Any] | None = None
+    error: Exception | None = None
 
 
 class _Broken(Exception):
@@ -48,6 +62,7 @@ class Link:
         self._slots = slots
         self._idle_s = idle_s
         self._turn = asyncio.Lock()
+        self._asked: deque[_Asked] = deque()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._is_current = False
         self._is_understood = False
@@ -59,21 +74,50 @@ class Link:
         and always one that speaks otherwise; its jobs go on. Raises `Unavailable` when none can
         be started, `OutcomeUnknown` when the connection breaks again and again.
         """
-        async with self._turn:
-            deadline = time.monotonic() + _ANSWER_WITHIN_S
-            for pause_s in _PAUSES_S:
-                with suppress(_Broken):  # it was killed, or has just left: the next one knows all
-                    return await self._ask_once(message, current)
-                if time.monotonic() > deadline:
-                    break
-                await asyncio.sleep(pause_s)
-            try:
-                return await self._ask_once(message, current)
-            except _Broken as broken:
-                raise OutcomeUnknown(
-                    f"the supervisor of {self._folder.root} does not answer: {broken.__cause__!r}",
-                    hint=f"what it said last is in {self._folder.log}",
-                ) from broken.__cause__
+        asked = _Asked(wire.pack(message), current)
+        self._asked.append(asked)
+        try:
+            async with self._turn:
+                while asked.answer is None and asked.error is None:
+                    await self._ask_together(list(islice(self._asked, _MOST_TOGETHER)))
+        finally:
+            if asked in self._asked:
+                self._asked.remove(asked)
+        if asked.answer is None:
+            assert asked.error is not None
+            raise asked.error
+        return asked.answer
+
+    async def _ask_together(self, asked: Sequence[_Asked]) -> None:
+        """Have these answered, all or none: what waits while others talk goes out as one.
+
+        When this is cancelled they go on waiting, for whoever has the next turn.
+        """
+        messages, current = [one.data for one in asked], any(one.current for one in asked)
+        try:
+            for one, answer in zip(asked, await self._ask(messages, current), strict=True):
+                one.answer = answer
+        except Exception as error:
+            for one in asked:
+                one.error = error
+        for one in asked:
+            self._asked.remove(one)
+
+    async def _ask(self, messages: Sequence[bytes], current: bool) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + _ANSWER_WITHIN_S
+        for pause_s in _PAUSES_S:
+            with suppress(_Broken):  # it was killed, or has just left: the next one knows all
+                return await self._ask_once(messages, current)
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(pause_s)
+        try:
+            return await self._ask_once(messages, current)
+        except _Broken as broken:
+            raise OutcomeUnknown(
+                f"the supervisor of {self._folder.root} does not answer: {broken.__cause__!r}",
+                hint=f"what it said last is in {self._folder.log}",
+            ) from broken.__cause__
 
     async def close(self) -> None:
         """Hang up. The supervisor and its jobs go on."""
@@ -83,17 +127,17 @@ class Link:
             with suppress(OSError):
                 await streams[1].wait_closed()
 
-    async def _ask_once(self, message: dict[str, Any], current: bool) -> dict[str, Any]:
+    async def _ask_once(self, messages: Sequence[bytes], current: bool) -> list[dict[str, Any]]:
         if self._streams is None:
             await self._connect()
         if not self._is_current and (current or not self._is_understood):
-            await self._exchange({"op": "leave"})
+            await self._exchange([wire.pack({"op": "leave"})])
             await self.close()
             await self._start()
             await self._connect()
             # whatever it says now: starting again would give the same
             self._is_current = self._is_understood = True
-        return await self._exchange(message)
+        return await self._exchange(messages)
 
     async def _connect(self) -> None:
         try:
@@ -101,7 +145,7 @@ class Link:
         except _Broken:
             await self._start()
             await self._open()
-        hello = await self._exchange({"op": "hello"})
+        (hello,) = await self._exchange([wire.pack({"op": "hello"})])
         self._is_current = hello["version"] == code_version()
         self._is_understood = hello["v"] == wire.VERSION
 
@@ -112,14 +156,13 @@ class Link:
         except OSError as error:
             raise _Broken from error
 
-    async def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _exchange(self, messages: Sequence[bytes]) -> list[dict[str, Any]]:
         assert self._streams is not None
         reader, writer = self._streams
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                writer.write(wire.pack(message))
-                head = await reader.readexactly(wire.HEAD_BYTES)
-                return wire.read(await reader.readexactly(wire.body_bytes(head)))
+                writer.write(b"".join(messages))
+                return [await _read(reader) for _ in messages]
         except BaseException as error:  # also when cancelled: the next one would read this answer
             self._streams = None
             writer.close()
@@ -148,6 +191,11 @@ class Link:
                 f"the supervisor of {self._folder.root} could not be started: {said}",
                 hint=f"its log is {self._folder.log}",
             )
+
+
+async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+    head = await reader.readexactly(wire.HEAD_BYTES)
+    return wire.read(await reader.readexactly(wire.body_bytes(head)))
 
 
 @cache
