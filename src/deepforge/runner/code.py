@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Optional
+from typing import List, Optional
 
 from deepforge.runner.cache import SEAL, Cache
 from deepforge.runner.failures import JobFailed, failed, of_disk
@@ -106,19 +106,24 @@ def _is_untouched(folder: str) -> bool:
 
 def _fingerprint(folder: str) -> str:
     """What shows whether any file but byte code was written, added or removed since."""
-    lines = []
-    for place, folders, files in os.walk(folder):
-        if "__pycache__" in folders:
-            folders.remove("__pycache__")
-        for name in files:
-            if name != SEAL:
-                path = os.path.join(place, name)
-                found = os.lstat(path)
-                lines.append(
-                    "%d %d %d %r"
-                    % (found.st_ino, found.st_size, found.st_ctime_ns, path[len(folder) :])
-                )
+    lines: List[str] = []
+    _look(folder, "", lines)
     return "\n".join(sorted(lines))
+
+
+def _look(folder: str, below: str, lines: List[str]) -> None:
+    """As `os.walk` would, in half the time: every job asks."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = "%s/%s" % (below, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != "__pycache__":
+                    _look(entry.path, path, lines)
+            elif entry.name != SEAL:
+                found = entry.stat(follow_symlinks=False)
+                lines.append(
+                    "%d %d %d %r" % (found.st_ino, found.st_size, found.st_ctime_ns, path)
+                )
 
 
 def _make_packages(folder: str) -> None:
