@@ -81,8 +81,7 @@ class Link:
                 while asked.answer is None and asked.error is None:
                     await self._ask_together(list(islice(self._asked, _MOST_TOGETHER)))
         finally:
-            if asked in self._asked:
-                self._asked.remove(asked)
+            self._forget(asked)
         if asked.answer is None:
             assert asked.error is not None
             raise asked.error
@@ -101,7 +100,11 @@ class Link:
             for one in asked:
                 one.error = error
         for one in asked:
-            self._asked.remove(one)
+            self._forget(one)
+
+    def _forget(self, asked: _Asked) -> None:
+        if asked in self._asked:  # whoever asked may have given up meanwhile
+            self._asked.remove(asked)
 
     async def _ask(self, messages: Sequence[bytes], current: bool) -> list[dict[str, Any]]:
         deadline = time.monotonic() + _ANSWER_WITHIN_S
