@@ -47,6 +47,7 @@ DOORS = ("deepforge.runner.protocol", "deepforge.runner.build")
 FORKED = {
     ("deepforge.compute.server.supervisor", "deepforge.runner.__main__"),
     ("deepforge.compute.server.launch", "deepforge.runner.helper"),
+    ("deepforge.compute.server.launch", "deepforge.runner.wire"),
     ("deepforge.compute.server.adapter", "deepforge.runner.files"),
 }
 """What others may know of the runner: the agreement, the one file that is shipped, and the entry for

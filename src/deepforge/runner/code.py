@@ -121,9 +121,7 @@ def _look(folder: str, below: str, lines: List[str]) -> None:
                     _look(entry.path, path, lines)
             elif entry.name != SEAL:
                 found = entry.stat(follow_symlinks=False)
-                lines.append(
-                    "%d %d %d %r" % (found.st_ino, found.st_size, found.st_ctime_ns, path)
-                )
+                lines.append("%d %d %d %r" % (found.st_ino, found.st_size, found.st_ctime_ns, path))
 
 
 def _make_packages(folder: str) -> None:
