@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BENCH := .cache/bench-venv
 
-.PHONY: help setup demo test lint types docs bench check lock clean
+.PHONY: help setup demo test lint types docs bench soak check lock clean
 
 help:  ## show the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,11 @@ check: test  ## the same as test
 
 bench: setup $(BENCH)/bench.done  ## speed and memory, as ratios measured side by side
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+SOAK_MINUTES ?= 61
+
+soak: setup  ## a worker through SOAK_MINUTES without network, on a real clock
+	cd tests && ../$(BIN)/python -m soak.outage --minutes $(SOAK_MINUTES)
 
 $(BENCH)/bench.done: requirements/bench.txt | $(BIN)/python
 	$(BIN)/python -m venv $(BENCH)

@@ -229,3 +229,28 @@ async def test_tokens_expired_long_ago_are_forgotten_when_one_is_made(
 
     assert [one.name for one in await tokens.list("ada")] == ["new", "older"]
     assert [one.name for one in await tokens.list("bob")] == ["his"]
+
+
+async def test_a_token_of_a_pool_is_a_workers_and_good_while_there_is_the_pool(
+    documents: DocumentStore, users: Users
+) -> None:
+    pools = {"pool:lab"}
+
+    async def is_pool(owner: str) -> bool:
+        return owner in pools
+
+    tokens = Tokens(documents, users, is_pool=is_pool)
+    for scopes in (["api"], ["api", "worker"]):
+        with pytest.raises(InvalidRequest):
+            await tokens.create("pool:lab", "box", scopes)  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        await tokens.create("pool:attic", "box", ["worker"])
+    made, text = await tokens.create("pool:lab", "box", ["worker"])
+
+    assert Identity("pool:lab", False, frozenset({"worker"})) == (
+        await tokens.authenticate(text.reveal())
+    )
+    assert [made.name] == [one.name for one in await tokens.list("pool:lab")]
+    pools.clear()
+    with pytest.raises(AuthError):
+        await tokens.authenticate(text.reveal())

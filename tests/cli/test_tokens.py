@@ -3,40 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
+from cli.reachable import PASSWORD, serving, with_token
 from shell import EXAMPLES, Shell
-
-PASSWORD = b"correct horse\n"
-
-
-@contextmanager
-def serving(shell: Shell) -> Iterator[Shell]:
-    """A server that others can reach, and a shell with an empty home that speaks to it."""
-    with shell.begin("start", "--port", "0", "--host", "0.0.0.0") as process:
-        try:
-            assert process.stdout is not None
-            url = re.search(rb"http://\S+", process.stdout.readline())
-            assert url is not None, process.stderr and process.stderr.read().decode()
-            yield replace(
-                shell,
-                home=shell.home.with_name("other-home"),
-                environment={"DEEPFORGE_URL": url[0].decode()},
-            )
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def with_token(shell: Shell, token: str) -> Shell:
-    return replace(shell, environment={**shell.environment, "DEEPFORGE_TOKEN": token})
 
 
 def test_tokens_are_made_listed_and_revoked(shell: Shell) -> None:

@@ -98,7 +98,7 @@ async def test_a_request_is_refused_before_it_is_queued(rig: Rig, tmp_path: Path
     adapter = compute(rig, tmp_path)
     request = python("", files={"executor_config.json": b"{}"})
 
-    assert ["files"] == [one.part for one in adapter.why_not(request)]
+    assert ["files"] == [one.part for one in await adapter.why_not(request)]
     with pytest.raises(InvalidRequest):
         await adapter.submit(python("", files={"big": b"x" * (5 * 2**20)}))
 

@@ -126,6 +126,25 @@ async def test_each_compute_keeps_its_own_folder(
     assert server.adapter.host.folder == tmp_path / "computes" / "server"
 
 
+async def test_what_the_environment_defines_runs_for_whoever_asks(
+    documents: DocumentStore, box: SecretBox, tmp_path: Path
+) -> None:
+    """Jobs for workers must wait in the queue of their own user, who was not the first to ask."""
+    defined = Connections(
+        documents,
+        box,
+        home=tmp_path / "home",
+        environ={"DEEPFORGE_COMPUTE_BOX__ADAPTER": "worker"},
+    )
+    async with Opener(defined, computes=tmp_path / "computes") as opener:
+        opened = [await opener.compute("box", owner=owner) for owner in ("ada", "bob", "ada")]
+        shared = [await opener.compute("server", owner=owner) for owner in ("ada", "bob")]
+
+    assert ["ada", "bob", "ada"] == [one.adapter.host.owner for one in opened]
+    assert opened[0] is opened[2]
+    assert shared[0] is shared[1]  # its slots are the machine's
+
+
 async def test_a_compute_without_room_for_its_folder_says_so(
     connections: Connections, tmp_path: Path
 ) -> None:

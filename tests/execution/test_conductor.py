@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,23 @@ from deepforge.compute.client import ComputeClient
 from deepforge.compute.memory import MemoryJob
 from deepforge.compute.port import JobHandle, JobReport, JobRequest
 from deepforge.connections.store import LOCAL_OWNER
-from deepforge.errors import AuthError, InvalidRequest, NoCapacity, NotFound, Unavailable
+from deepforge.errors import (
+    AttemptOver,
+    AuthError,
+    InvalidRequest,
+    NoCapacity,
+    NotFound,
+    Unavailable,
+)
 from deepforge.execution import collect
 from deepforge.execution.access import Address
 from deepforge.execution.effects import Effects
 from deepforge.execution.machine import Collected, Policy
-from deepforge.execution.model import ExecutionState, Job
+from deepforge.execution.model import ExecutionState, Job, JobState
 from deepforge.storage.client import StorageClient
 from execution.rig import (
     CHAIN,
+    QUICK,
     Rig,
     job_named,
     job_of,
@@ -369,6 +378,81 @@ async def test_a_compute_that_was_removed_does_not_hold_an_execution_for_ever(
     failure = job_named(view, "one").failure
     assert view.execution.state == ("cancelled" if cancel else "failed")
     assert cancel or (failure is not None and "no compute 'mem'" in failure.message)
+
+
+async def test_a_cancel_ends_although_the_compute_does_not_answer_any_more(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its far side still leaves, or says, does not count."""
+    gate, left = asyncio.Event(), asyncio.Event()
+
+    async def waits(job: MemoryJob) -> int:
+        await gate.wait()
+        leave_result(job_of(job))
+        left.set()
+        return 0
+
+    async def away(*arguments: Any) -> Any:
+        raise AuthError("the machine is gone")
+
+    async with opened(home, policy=replace(QUICK, unasked_s=0.5)) as rig:
+        rig.far_sides["one"] = waits
+        await rig.record()
+        id = await rig.start()
+        await rig.until(id, lambda view: job_named(view, "one").state is JobState.RUNNING)
+        compute = await rig.compute()
+        for name in ("poll", "cancel"):
+            monkeypatch.setattr(compute, name, away)
+        began = time.monotonic()
+        await rig.executions.cancel(id, LOCAL_OWNER)
+        view = await rig.ended(id)
+        gate.set()
+        await left.wait()
+        key = job_named(view, "one").key()
+        with pytest.raises(AttemptOver):
+            await rig.attempts.finished(key, rig.handover.token(key))
+        after = await rig.view(id)
+
+    assert time.monotonic() - began >= 0.5
+    assert ExecutionState.CANCELLED is view.execution.state is after.execution.state
+    one = job_named(after, "one")
+    assert one.failure is not None
+    assert "could not be asked to end (compute 'mem' does not answer" in one.failure.message
+    assert {"cancelled"} <= set(states(after.jobs).values()) <= {"cancelled", "succeeded"}
+    assert not one.outputs
+    assert after.execution.paused_by is None
+
+
+async def test_a_compute_that_answers_in_time_is_asked_to_cancel(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home, policy=replace(QUICK, unasked_s=30)) as rig:
+        forever = asyncio.Event()
+
+        async def waits(job: MemoryJob) -> int:
+            await forever.wait()
+            return 0
+
+        rig.far_sides["one"] = waits
+        await rig.record()
+        id = await rig.start()
+        await rig.until(id, lambda view: job_named(view, "one").state is JobState.RUNNING)
+        compute = await rig.compute()
+        poll, tries = compute.poll, 0
+
+        async def polling(handles: Sequence[JobHandle]) -> list[JobReport]:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise AuthError("away for a moment")
+            return await poll(handles)
+
+        monkeypatch.setattr(compute, "poll", polling)
+        await rig.executions.cancel(id, LOCAL_OWNER)
+        view = await rig.ended(id)
+
+    assert ExecutionState.CANCELLED is view.execution.state
+    assert job_named(view, "one").failure is None
 
 
 async def test_ten_troubles_at_once_end_when_the_last_one_does(rig: Rig) -> None:

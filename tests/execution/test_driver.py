@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,9 @@ import pytest
 from deepforge.compute.memory import MemoryJob
 from deepforge.errors import StorageFull, Unavailable
 from deepforge.execution import driver
+from deepforge.execution.book import Book
 from deepforge.execution.driver import Driver
+from deepforge.execution.machine import Accepted, Due, Freed, Started
 from deepforge.execution.model import Execution, ExecutionState, Job, Lease
 from deepforge.ids import epoch_s, timestamp, utc_now
 from deepforge.machine import machine_space, process_is_alive, process_name
@@ -259,6 +262,54 @@ async def test_an_execution_of_another_machine_is_left_alone(
     assert not adopted
     assert await lease_of(idle, id) is None
     assert idle.ran == []
+
+
+async def test_a_cancelled_execution_of_a_machine_that_is_gone_ends(
+    idle: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of this machine's computes, and nothing begins on them."""
+    monkeypatch.setattr(driver, "LOOK_S", 0.05)
+    id = await orphan(idle, monkeypatch)
+    one = await begun_elsewhere(idle, id)
+    lease = Lease(FAR, soon(0.3))
+    await idle.store.change_execution(
+        id, lambda each: replace(each, machine="host:elsewhere", lease=lease)
+    )
+    opened_names: list[str] = []
+
+    async def nothing(name: str, *, owner: str) -> Any:
+        opened_names.append(name)
+        raise AssertionError("a compute of this machine was asked")
+
+    monkeypatch.setattr(idle.opener, "compute", nothing)
+    policy = replace(QUICK, unasked_s=0.4)
+    async with Driver(idle.store, idle.opener, idle.effects, idle.events, policy=policy):
+        await asyncio.sleep(1.0)
+        assert (await idle.view(id)).execution.state is ExecutionState.RUNNING  # nobody wants that
+        asked = time.monotonic()
+        lease = Lease(FAR, soon(0.5))
+        await idle.store.change_execution(id, lambda each: replace(each, lease=lease))
+        await idle.executions.cancel(id, "local")
+        view = await idle.ended(id)
+
+    assert time.monotonic() - asked > 0.85  # the holder had its time, and then the cancel
+    assert ExecutionState.CANCELLED is view.execution.state
+    assert (None, None) == (view.execution.lease, view.execution.paused_by)
+    assert {"cancelled"} == set(states(view.jobs).values())
+    (job,) = [job for job in view.jobs if job.id == one]
+    assert job.failure is not None
+    assert "no server runs on its machine, host:elsewhere" in job.failure.message
+    assert ([], []) == (opened_names, idle.ran)
+
+
+async def begun_elsewhere(rig: Rig, id: str) -> str:
+    """Make the first job one that runs, as a server elsewhere has begun it; return its id."""
+    saved = (await rig.store.jobs(id))[0]
+    book = Book(rig.store, [saved], policy=QUICK, changed=lambda job: None)
+    for event in (Freed(), Due(), Accepted(1, {"n": 1}), Started(1, "far")):
+        book.tell(saved.value.id, event)
+    await book.save([saved.value.id])
+    return saved.value.id
 
 
 async def test_a_conductor_that_fails_begins_again_and_says_why(

@@ -27,6 +27,7 @@ NO_ID = {"port"}
 """Parts of a path that name nothing of a user's."""
 
 OPEN = {
+    "POST /adapters/{port}/{adapter}/choices": "what is installed, for everybody",
     "POST /rest/blob/createFile/{name}": "what the caller calls a new file",
     "POST /rest/executor/create/{hash}": "what the caller calls a new job, its own under any name",
     "GET /rest/executor/runner/{sha256}": "the same program for everybody",
@@ -52,6 +53,7 @@ REQUESTS: dict[str, Any] = {
     "GET /artifacts/{artifact}/data": None,
     "GET /connections/{port}/{name}": None,
     "POST /connections/{port}/{name}/check": {"deep": False},
+    "GET /connections/{port}/{name}/choices": None,
     "PATCH /connections/{port}/{name}": {"secrets": {}},
     "DELETE /connections/{port}/{name}": None,
     "PATCH /users/{user}": {"server_compute": True},
@@ -68,6 +70,9 @@ REQUESTS: dict[str, Any] = {
     "POST /rest/executor/output/{hash}": {"outputNumber": 0, "output": "text"},
     "POST /rest/executor/update/{hash}": {"status": "SUCCESS"},
     "POST /rest/executor/cancel/{hash}": {"secret": "{secret}"},
+    "GET /pools/{pool}": None,
+    "PATCH /pools/{pool}": {"add": ["ada"]},
+    "DELETE /pools/{pool}": None,
     "GET /workers/{worker}": None,
     "DELETE /workers/{worker}": None,
 }
@@ -146,7 +151,9 @@ async def belongings(http: httpx.AsyncClient) -> Mapping[str, str]:
         "/connections/storage", json={"name": "lab", "adapter": "memory", "settings": {}}
     )
     token = await http.post("/tokens", json={"name": "laptop"})
-    assert {artifact.status_code, added.status_code, token.status_code} == {201}
+    pool = await http.post("/pools", json={"name": "lab", "members": ["ada"]})
+    made = {one.status_code for one in (artifact, added, token, pool)}
+    assert made == {201}
     blob = await http.post(f"{REST}/blob/createFile/plans.txt", content=b"plans")
     (hash,) = blob.json()
     job = await http.post(f"{REST}/executor/create/{hash}", json={})
@@ -166,6 +173,7 @@ async def belongings(http: httpx.AsyncClient) -> Mapping[str, str]:
         "path": "",
         "secret": job.json()["secret"],
         "worker": "box",
+        "pool": "lab",
     }
 
 

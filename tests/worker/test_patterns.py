@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from deepforge.worker.patterns import matches
@@ -48,6 +50,20 @@ from deepforge.worker.patterns import matches
         ("a/.b/c", "a/.b/**"),
         ("x{1..a}", "x{1..a}"),
         ("a\\b", "a\\\\b"),
+        ("abab", "+(a|b)"),
+        ("x", "x*(a|b)"),
+        ("x.js", "x?(.min).js"),
+        ("out-12.log", "out-+([0-9]).@(log|txt)"),
+        ("a.txt", "*.!(js)"),
+        ("abab", "+(a|+(b|c))"),
+        ("d/b.json", "**/@(a|*.json)"),
+        ("+(a", "+(a"),
+        ("a|b", "a|b"),
+        ("f3", "f{1..9..2}"),
+        ("f07", "f{01..10}"),
+        ("fb", "f{a..c}"),
+        ("${a,b}", "${a,b}"),
+        ("a", "!"),
     ],
 )
 def test_a_pattern_means_a_path(path: str, pattern: str) -> None:
@@ -84,6 +100,16 @@ def test_a_pattern_means_a_path(path: str, pattern: str) -> None:
         (".a", "?a"),
         ("a/.b/c", "a/**/c"),
         ("f4", "f{1..9..2}"),
+        ("", "+(a)"),
+        ("abc", "+(a|b)"),
+        ("x.min.min.js", "x?(.min).js"),
+        ("a.js", "*.!(js)"),
+        ("xa", "x!(a)"),
+        ("a/b", "+(a|/|b)"),
+        (".a", "@(.a|b)"),
+        ("f7", "f{01..10}"),
+        ("fd", "f{a..c}"),
+        ("$a", "${a,b}"),
     ],
 )
 def test_a_pattern_does_not_mean_a_path(path: str, pattern: str) -> None:
@@ -91,7 +117,29 @@ def test_a_pattern_does_not_mean_a_path(path: str, pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["{a,b}" * 40, "[", "{", "}{", "{,", "[]", "[!]", "{1..999999}"]
+    "pattern",
+    [
+        *("{a,b}" * 40, "[", "{", "}{", "{,", "[]", "[!]", "{1..999999}", "+(", "@()|", "+(|)"),
+        *(
+            "+(" * 2000,
+            "+(" * 200 + "x" + ")" * 200,
+            "*(" * 20 + "x" + ")" * 20,
+            "@(" + "x|" * 2000,
+        ),
+        *("+(x|x|x)" * 500, "x" * 100_000, "+(+(x)+)+(y)", "[&&x]", "[[x]"),
+    ],
+    ids=lambda pattern: pattern[:12],
 )
 def test_odd_patterns_take_no_time_and_raise_nothing(pattern: str) -> None:
+    began = time.monotonic()
     assert not matches("x/y", pattern)
+    matches("x" * 255, pattern)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("pattern", ["+(+(x))+(x)y", "*(*(x|xx)|x)!(x)!(y)!(z)", "*x" * 60 + "y"])
+def test_no_pattern_is_tried_in_every_way_there_is(pattern: str) -> None:
+    """As regular expressions these would run for years."""
+    began = time.monotonic()
+    matches("x" * 255, pattern)
+    assert time.monotonic() - began < 2

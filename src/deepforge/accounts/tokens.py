@@ -6,11 +6,18 @@ import builtins
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
-from deepforge.accounts.model import SCOPES, Identity, Scope, Token, checked_token_name
+from deepforge.accounts.model import (
+    SCOPES,
+    Identity,
+    Scope,
+    Token,
+    checked_token_name,
+    is_user_name,
+)
 from deepforge.accounts.users import Users
 from deepforge.documents.port import Collection, Document, DocumentStore
 from deepforge.errors import (
@@ -41,23 +48,37 @@ _KEPT_S = 30 * _DAY_S
 _log = structlog.get_logger(__name__)
 
 
+async def _no_pool(owner: str) -> bool:
+    return False
+
+
 class Tokens:
-    """Create, list, revoke and recognise tokens."""
+    """Create, list, revoke and recognise tokens.
+
+    `is_pool` says of an owner that is no user whether it is a pool that exists: its tokens are good for
+    workers alone.
+    """
 
     def __init__(
-        self, documents: DocumentStore, users: Users, *, clock: Callable[[], float] = time.time
+        self,
+        documents: DocumentStore,
+        users: Users,
+        *,
+        is_pool: Callable[[str], Awaitable[bool]] = _no_pool,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._documents = documents
         self._users = users
+        self._is_pool = is_pool
         self._clock = clock
 
     async def create(
         self, owner: str, name: str, scopes: Iterable[Scope], *, days: float = DEFAULT_DAYS
     ) -> tuple[Token, Secret]:
-        """Make a token of this user and return its text, which cannot be had a second time.
+        """Make a token of this owner and return its text, which cannot be had a second time.
 
-        Raises `NotFound` for a user without an account, `AlreadyExists`, and `InvalidRequest`.
-        The user's tokens that expired a month ago are forgotten.
+        Raises `NotFound` for a user without an account and a pool that is not there, `AlreadyExists`,
+        and `InvalidRequest`. The owner's tokens that expired a month ago are forgotten.
         """
         name = checked_token_name(name)
         wanted = frozenset(scopes)
@@ -65,13 +86,7 @@ class Tokens:
             raise InvalidRequest(f"scopes are some of {', '.join(SCOPES)}", part="scopes")
         if not 0 < days <= LONGEST_DAYS:
             raise InvalidRequest(f"a token lasts 1 to {LONGEST_DAYS} days", part="days")
-        try:
-            await self._users.get(owner)
-        except NotFound as error:
-            raise NotFound(
-                f"there is no user {owner!r} who could have a token",
-                hint="say whose: --user NAME; see: deepforge users list",
-            ) from error
+        await self._check_owner(owner, wanted)
         await self._forget_old(owner)
         text = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
         now = self._clock()
@@ -108,7 +123,7 @@ class Tokens:
     async def authenticate(self, text: str) -> Identity:
         """Say whose token this is, as the database has it now: nothing is remembered here.
 
-        Raises `AuthError` when it is unknown, revoked or expired, or its user disabled.
+        Raises `AuthError` when it is unknown, revoked or expired, its user disabled or its pool gone.
         """
         try:
             found = await self._documents.get(TOKENS.name, _id(text))
@@ -120,11 +135,31 @@ class Tokens:
             raise AuthError(
                 f"the access token {token.name!r} has expired", expired=True, hint=_HINT
             )
-        user = await self._users.get(token.owner)
-        if user.is_disabled:
-            raise AuthError(f"the account {user.name!r} is disabled", hint="ask an administrator")
+        is_admin = False
+        if is_user_name(token.owner):
+            user = await self._users.get(token.owner)
+            if user.is_disabled:
+                raise AuthError(
+                    f"the account {user.name!r} is disabled", hint="ask an administrator"
+                )
+            is_admin = user.is_admin
+        elif not await self._is_pool(token.owner):
+            raise AuthError("the pool of the access token is gone", hint="ask an administrator")
         await self._note_use(found, now)
-        return Identity(user.name, user.is_admin, token.scopes)
+        return Identity(token.owner, is_admin, token.scopes)
+
+    async def _check_owner(self, owner: str, scopes: frozenset[Scope]) -> None:
+        if not is_user_name(owner) and await self._is_pool(owner):
+            if scopes != {"worker"}:
+                raise InvalidRequest("a token of a pool is good for workers alone", part="scopes")
+            return
+        try:
+            await self._users.get(owner)
+        except NotFound as error:
+            raise NotFound(
+                f"there is no user {owner!r} who could have a token",
+                hint="say whose: --user NAME; see: deepforge users list",
+            ) from error
 
     async def _note_use(self, found: Document, now: float) -> None:
         last = found.body["last_used_at"]

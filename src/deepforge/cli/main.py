@@ -42,6 +42,7 @@ COMMANDS = {
     "tokens": ("deepforge.cli.tokens:tokens", "Access tokens: create, list, revoke."),
     "worker": ("deepforge.cli.worker:worker", "Run jobs of a server on this machine."),
     "workers": ("deepforge.cli.workers:workers", "Machines that run jobs: list, show, forget."),
+    "pools": ("deepforge.cli.pools:pools", "Workers that users share: add, change, remove."),
     "start": ("deepforge.cli.start:start", "Start a server."),
     "demo": ("deepforge.cli.demo:demo", "Run the handwritten digits example."),
 }

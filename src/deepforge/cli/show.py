@@ -118,7 +118,7 @@ def print_summary(view: Mapping[str, Any]) -> None:
         err=True,
     )
     for job in view["jobs"]:
-        if job["status"] == "failed":
+        if has_failure(job):
             print_failure(job, err=True)
     if view["artifacts"]:
         click.echo(err=True)
@@ -131,11 +131,16 @@ def print_summary(view: Mapping[str, Any]) -> None:
         click.echo(f"try again:   deepforge executions rerun {view['id']}", err=True)
 
 
+def has_failure(job: Mapping[str, Any]) -> bool:
+    """Whether there is something to say of why it ended as it did."""
+    return job["status"] == "failed" or (job["status"] == "cancelled" and bool(job["failure"]))
+
+
 def print_failure(job: Mapping[str, Any], *, err: bool) -> None:
     """Tell why a job failed, with the user's own traceback."""
     failure = job["failure"] or {"message": "it did not say why"}
     name = click.style(job["name"], bold=True)
-    click.echo(f"\n{name} {status('failed')}: {failure['message']}", err=err)
+    click.echo(f"\n{name} {status(job['status'])}: {failure['message']}", err=err)
     if failure.get("file"):
         click.echo(f"  at {failure['file']}:{failure['line']}", err=err)
     for line in (failure.get("traceback") or "").rstrip().splitlines():
@@ -197,11 +202,13 @@ def _only(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
+def one_line(text: str) -> str:
+    """Make a text printable that may hold anything, as names do: one line, no control characters."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def _cell(value: object) -> str:
-    if value is None or value == "":
-        return "-"
-    # a name may hold anything; a table has one line for each row
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
+    return "-" if value is None or value == "" else one_line(str(value))
 
 
 def _width(text: str) -> int:

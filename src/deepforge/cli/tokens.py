@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -17,6 +17,9 @@ Example:
 
 _user_option = click.option(
     "--user", metavar="NAME", help="Whose, as an administrator. Default: your own."
+)
+_pool_option = click.option(
+    "--pool", metavar="POOL", help="For the workers of this pool, as an administrator."
 )
 _days_option = click.option(
     "--days",
@@ -59,21 +62,27 @@ def tokens() -> None:
     "scopes",
     type=click.Choice(["api", "worker"]),
     multiple=True,
-    default=["api"],
-    show_default=True,
-    help="What it is good for: everything, or what a worker needs. May be given twice.",
+    help="What it is good for: everything, or what a worker needs. May be given twice. "
+    "Default: api; of a pool: worker.",
 )
 @_days_option
 @_user_option
+@_pool_option
 @show.json_option
-def create(name: str, scopes: tuple[str, ...], days: int, user: str | None, as_json: bool) -> None:
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    days: int,
+    user: str | None,
+    pool: str | None,
+    as_json: bool,
+) -> None:
     """Make a token and print it. It cannot be shown a second time."""
     from deepforge.cli.client import connect
 
+    body = {"name": name, "scopes": list(scopes) or None, "days": days}
     with connect() as client:
-        made = client.post(
-            f"/tokens{_whose(user)}", {"name": name, "scopes": list(scopes), "days": days}
-        )
+        made = client.post(f"/tokens{_whose(user, pool)}", body)
     if as_json:
         show.print_json(made)
     else:
@@ -82,13 +91,14 @@ def create(name: str, scopes: tuple[str, ...], days: int, user: str | None, as_j
 
 @tokens.command("list")
 @_user_option
+@_pool_option
 @show.json_option
-def list_tokens(user: str | None, as_json: bool) -> None:
+def list_tokens(user: str | None, pool: str | None, as_json: bool) -> None:
     """List tokens. Their texts are not kept."""
     from deepforge.cli.client import connect
 
     with connect() as client:
-        found = list(client.items("/tokens", user=user))
+        found = list(client.items("/tokens", user=user, pool=pool))
     if as_json:
         show.print_json(found)
         return
@@ -108,14 +118,16 @@ def list_tokens(user: str | None, as_json: bool) -> None:
 @tokens.command()
 @click.argument("name")
 @_user_option
-def revoke(name: str, user: str | None) -> None:
+@_pool_option
+def revoke(name: str, user: str | None, pool: str | None) -> None:
     """End a token. The next request with it is refused."""
     from deepforge.cli.client import connect
 
     with connect() as client:
-        client.delete(f"/tokens/{quote(name, safe='')}", user=user)
+        client.delete(f"/tokens/{quote(name, safe='')}", user=user, pool=pool)
     click.echo(f"{name} is revoked", err=True)
 
 
-def _whose(user: str | None) -> str:
-    return "" if user is None else f"?user={quote(user, safe='')}"
+def _whose(user: str | None, pool: str | None) -> str:
+    asked = {name: value for name, value in (("user", user), ("pool", pool)) if value is not None}
+    return f"?{urlencode(asked)}" if asked else ""

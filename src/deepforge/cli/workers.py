@@ -9,10 +9,12 @@ import click
 
 from deepforge.cli import show
 
+_pool_option = click.option("--pool", metavar="POOL", help="A worker of this pool, not your own.")
+
 
 @click.group()
 def workers() -> None:
-    """Machines that ask for jobs: list, show, forget.
+    """Machines that ask for jobs: list, show, forget; and the queue of those jobs.
 
     Start one with `deepforge worker` on the machine that shall do the work.
     """
@@ -21,7 +23,7 @@ def workers() -> None:
 @workers.command("list")
 @show.json_option
 def list_workers(as_json: bool) -> None:
-    """List workers and how many jobs each runs."""
+    """List workers, those of your pools too, and how many jobs each runs."""
     from deepforge.cli.client import connect
 
     with connect() as client:
@@ -30,16 +32,17 @@ def list_workers(as_json: bool) -> None:
         show.print_json(found)
         return
     show.print_table(
-        ("id", "name", "status", "last seen", "labels", "cpus", "memory", "gpus", "jobs"),
+        ("id", "name", "status", "pool", "last seen", "labels", "cpus", "memory", "gpus", "jobs"),
         [
             (
                 one["id"],
                 one["name"],
                 one["status"],
+                one["pool"],
                 show.local_time(one["last_seen_at"]),
                 " ".join(one["labels"]),
                 *_machine(one["total"]),
-                len(one["jobs"]),
+                len(one["jobs"]) + one["jobs_of_others"],
             )
             for one in found
         ],
@@ -48,13 +51,14 @@ def list_workers(as_json: bool) -> None:
 
 @workers.command("show")
 @click.argument("worker")
+@_pool_option
 @show.json_option
-def show_worker(worker: str, as_json: bool) -> None:
-    """Show one worker and its jobs."""
+def show_worker(worker: str, pool: str | None, as_json: bool) -> None:
+    """Show one worker and your jobs there."""
     from deepforge.cli.client import connect
 
     with connect() as client:
-        one = client.get(_path(worker))
+        one = client.get(_path(worker), pool=pool)
     if as_json:
         show.print_json(one)
         return
@@ -63,6 +67,7 @@ def show_worker(worker: str, as_json: bool) -> None:
         {
             "id": one["id"],
             "name": one["name"],
+            "pool": one["pool"],
             "status": show.status(one["status"]),
             "last seen": show.local_time(one["last_seen_at"]),
             "first seen": show.local_time(one["first_seen_at"]),
@@ -73,6 +78,7 @@ def show_worker(worker: str, as_json: bool) -> None:
             "python": one["python"],
             "platform": one["platform"],
             "version": one["version"],
+            "jobs of others": one["jobs_of_others"] or None,
         }
     )
     if one["jobs"]:
@@ -83,9 +89,35 @@ def show_worker(worker: str, as_json: bool) -> None:
         show.print_table(("execution", "job", "since"), rows)
 
 
+@workers.command()
+@click.option("--pool", metavar="POOL", help="Your jobs in the queue of this pool.")
+@show.json_option
+def queue(pool: str | None, as_json: bool) -> None:
+    """List your jobs that wait for a worker, each with its place and why it waits."""
+    from deepforge.cli.client import connect
+
+    with connect() as client:
+        found = list(client.items("/queue", pool=pool))
+    if as_json:
+        show.print_json(found)
+        return
+    rows = [
+        (
+            one["position"],
+            one["execution"],
+            one["job"],
+            show.local_time(one["waiting_since"]),
+            one["reason"],
+        )
+        for one in found
+    ]
+    show.print_table(("place", "execution", "job", "since", "why it waits"), rows)
+
+
 @workers.command("forget")
 @click.argument("worker")
-def forget(worker: str) -> None:
+@_pool_option
+def forget(worker: str, pool: str | None) -> None:
     """Forget a worker. Its jobs count as lost and are tried again elsewhere.
 
     A worker that is still alive is there again when it asks for work the next time.
@@ -93,7 +125,7 @@ def forget(worker: str) -> None:
     from deepforge.cli.client import connect
 
     with connect() as client:
-        client.delete(_path(worker))
+        client.delete(_path(worker), pool=pool)
     click.echo(f"worker {worker} is forgotten", err=True)
 
 

@@ -22,10 +22,11 @@ from deepforge.compute.port import (
     Reach,
     Refusal,
 )
-from deepforge.errors import ConfigError, NotFound, Unavailable
+from deepforge.errors import ConfigError, Forbidden, NotFound, Unavailable
 from deepforge.runner.build import runner_archive
 from deepforge.settings import setting
-from deepforge.webgme.jobs import CONFIG_FILE, is_overdue, report
+from deepforge.webgme.jobs import CONFIG_FILE, CREATED, is_overdue, report
+from deepforge.webgme.pools import Pools, owner_of
 from deepforge.webgme.queue import Queue
 from deepforge.webgme.registry import Registry
 
@@ -39,10 +40,15 @@ class WorkerSettings:
         default="",
         example="gpu,lab-a",
     )
+    pool: str = setting(
+        "The pool of workers, shared with others, that gets these jobs; empty for your own workers.",
+        default="",
+        example="lab",
+    )
 
 
 class WorkerCompute(ComputeAdapter):
-    """The user's queue. Any number of these may be open on one database.
+    """The user's queue, or that of a pool. Any number of these may be open on one database.
 
     A job's descendants that left its session are found by our worker on Linux, and not by the
     original one, which only interrupts the command itself.
@@ -53,7 +59,8 @@ class WorkerCompute(ComputeAdapter):
     def __init__(self, settings: WorkerSettings, host: Host) -> None:
         super().__init__(settings, host)
         self.labels = tuple(one.strip() for one in settings.labels.split(",") if one.strip())
-        self._owner = host.owner
+        self._pool = settings.pool.strip()
+        self._owner = owner_of(self._pool) if self._pool else host.owner
 
     @cached_property
     def _queue(self) -> Queue:
@@ -66,24 +73,32 @@ class WorkerCompute(ComputeAdapter):
         return "either"  # whoever got a job from us has reached us
 
     async def check(self) -> None:
-        """Raises `Unavailable` when no worker is connected that would get these jobs."""
+        """Raises `Unavailable` when no worker is connected that would get these jobs, and `Forbidden`
+        when they may not go to the pool."""
+        await self._admit()
         wanted = set(self.labels)
         found = await Registry(self._queue.records).of_owner(self._owner)
         if any(one.is_connected and wanted <= set(one.labels) for one in found):
             return
         kind = f"worker with the labels {', '.join(self.labels)}" if wanted else "worker"
+        whose = f"of the pool {self._pool!r}" if self._pool else "of yours"
         raise Unavailable(
-            f"no {kind} of yours is connected; jobs would wait until one is",
+            f"no {kind} {whose} is connected; jobs would wait until one is",
             hint="start one on the machine that shall do the work: "
             "deepforge worker --url URL --token TOKEN",
         )
 
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
         if CONFIG_FILE in request.files:
             return [Refusal("files", f"{CONFIG_FILE} is the name of a file of ours")]
+        try:
+            await self._admit()
+        except Forbidden as error:
+            return [Refusal("compute", error.message, error.hint)]
         return []
 
     async def submit(self, request: JobRequest) -> JobHandle:
+        await self._admit()
         archive = runner_archive()
         shared = [name for name, data in request.files.items() if data == archive]
         hash = await self._queue.submit(
@@ -95,6 +110,7 @@ class WorkerCompute(ComputeAdapter):
             resources=request.resources,
             labels=self.labels,
             about=request.labels,
+            user=self.host.owner if self._pool else None,
         )
         return {"hash": hash}
 
@@ -105,6 +121,12 @@ class WorkerCompute(ComputeAdapter):
         for hash, job in found.items():
             if is_overdue(job, now_s):
                 await self._queue.end_overdue(self._owner, hash)
+        if any(job.status == CREATED for job in found.values()):
+            try:
+                await self._admit()
+            except Forbidden as error:  # not any more: they would wait for a turn that never comes
+                for hash in found:
+                    found[hash] = await self._queue.refuse(self._owner, hash, error.message)
         return [
             report(found[hash])
             if hash in found and found[hash].is_attempt
@@ -124,6 +146,11 @@ class WorkerCompute(ComputeAdapter):
 
     async def release(self, handle: JobHandle) -> None:
         await self._queue.release(self._owner, _hash(handle))
+
+    async def _admit(self) -> None:
+        """Raises `Forbidden` when the jobs are for a pool that this user may not use now."""
+        if self._pool:
+            await Pools(self._queue.records).admit(self._pool, self.host.owner)
 
 
 def _hash(handle: JobHandle) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from deepforge.compute.client import ComputeClient
 from deepforge.compute.port import Host, Records, Seal
 from deepforge.compute.registry import open_compute
-from deepforge.connections.store import LOCAL_OWNER, Connection, Connections
+from deepforge.connections.store import DEFAULT_COMPUTE, LOCAL_OWNER, Connection, Connections
 from deepforge.documents.port import Collection
 from deepforge.errors import ConfigError
 from deepforge.plugins import Port
@@ -52,9 +52,10 @@ class Opener:
         self._computes = computes
         self._records = records
         self._seal = seal
-        self._clients: dict[tuple[str, int], _Opened] = {}  # by id and revision of the connection
+        # by id and revision of the connection, and for whom, if that matters
+        self._clients: dict[tuple[str, int, str], _Opened] = {}
         self._looked_up: dict[tuple[Port, str, str], _LookedUp] = {}
-        self._opening: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._opening: defaultdict[tuple[str, int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,11 +86,16 @@ class Opener:
         )
 
     async def compute(self, name: str, *, owner: str = LOCAL_OWNER) -> ComputeClient:
-        """Return the owner's compute of that name, open. Errors as for `storage`."""
+        """Return the owner's compute of that name, open. Errors as for `storage`.
+
+        One that the environment defines is everybody's, and opened for each: it may ask for whom.
+        """
         connection = await self._connection("compute", name, owner)
+        is_defined = not connection.owner and connection.id != DEFAULT_COMPUTE
         return await self._once(
             connection,
             lambda values: self._opened_compute(connection, name, values, owner),
+            owner=owner if is_defined else "",
         )
 
     async def allow(self, port: Port, name: str, *, owner: str) -> None:
@@ -140,8 +146,9 @@ class Opener:
         self,
         connection: Connection,
         make: Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Client]],
+        owner: str = "",
     ) -> Client:
-        key = (connection.id, connection.revision)
+        key = (connection.id, connection.revision, owner)
         if key not in self._clients:
             async with self._opening[key]:
                 if key not in self._clients:

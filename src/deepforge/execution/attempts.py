@@ -157,9 +157,9 @@ class Attempts:
         """The size of an input (or the code) and its bytes from `start`, passed on as they come."""
         found = await self._open(key, token)
         place = await self._place(found, name, "GET")
-        storage = await self._opener.storage(place.storage, owner=found.execution.owner)
-        info = await storage.stat(place.key)
-        return info.size_bytes, storage.get_range(place.key, start=start)
+        one = await self._handover.source(found.execution.owner, place.storage, place.key)
+        info = await one.storage.stat(one.key)
+        return info.size_bytes, one.storage.get_range(one.key, start=start)
 
     async def write_object(
         self,

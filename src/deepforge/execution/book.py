@@ -60,6 +60,10 @@ class Book:
     def __iter__(self) -> Iterator[Job]:
         return (page.current for page in self._pages.values())
 
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
     def is_stored(self, id: str) -> bool:
         """Whether everything told of the job is stored."""
         return self._pages[id].current is self._pages[id].saved

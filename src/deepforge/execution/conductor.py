@@ -8,6 +8,7 @@ may talk to any server, so other processes write how jobs go, too; only we say w
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -70,6 +71,7 @@ class Conductor:
         self._busy: set[tuple[str, str]] = set()  # (attempt's key, what is being done for it)
         self._pauses: dict[str, asyncio.TimerHandle] = {}
         self._troubles: dict[str, str] = {}  # what holds us up, by what cannot be done
+        self._unanswered_s: dict[str, float] = {}  # since when a compute did not hear our cancel
         self._read_next = 0
         self._cancelling = False
 
@@ -336,7 +338,9 @@ class Conductor:
         except DeepForgeError as error:
             log.warning("poll_failed", compute=name, error=error.message)
             await self._trouble(f"poll {name}", f"compute {name!r}: {error}")
+            await self._end_unasked(name, jobs, error)
             return READ_AGAIN_S
+        self._unanswered_s.pop(name, None)
         await self._trouble(f"poll {name}", None)
         changed: list[str] = []
         for job, report in zip(jobs, reports, strict=True):
@@ -351,16 +355,26 @@ class Conductor:
         await self._settle(changed)
         return pause_s
 
+    async def _end_unasked(self, name: str, jobs: list[Job], error: DeepForgeError) -> None:
+        """End jobs that are to be cancelled, if their compute has not answered for long."""
+        if not self._cancelling:
+            return
+        now_s = time.monotonic()
+        since_s = self._unanswered_s.setdefault(name, now_s)
+        if now_s - since_s < self.book.policy.unasked_s:
+            return
+        log.warning("cancelled_unasked", compute=name, error=error.message)
+        why = f"compute {name!r} does not answer: {error.message}"
+        changed: list[str] = []
+        for job in jobs:
+            changed += self._note(job.id, machine.Unasked(job.attempts[-1].number, why))
+        await self._trouble(f"poll {name}", None)
+        await self._settle(changed)
+
     # ── the end ───────────────────────────────────────────────────────────────────────────────────
 
     async def _finish(self) -> Execution:
-        states = {job.state for job in self.book}
-        if states <= {JobState.SUCCEEDED}:
-            state = ExecutionState.SUCCEEDED
-        elif JobState.FAILED not in states and JobState.CANCELLED in states:
-            state = ExecutionState.CANCELLED
-        else:
-            state = ExecutionState.FAILED
+        state = state_at_end(self.book)
         ended_at = utc_now()
         await self._change(
             lambda execution: replace(
@@ -373,6 +387,16 @@ class Conductor:
     async def _change(self, change: Any) -> None:  # a function from Execution to Execution
         self.execution = await self._store.change_execution(self.execution.id, change)
         self._events.publish(Event(self.execution.id, "execution", {"execution": self.execution}))
+
+
+def state_at_end(jobs: Iterable[Job]) -> ExecutionState:
+    """The state of an execution whose jobs have all ended."""
+    states = {job.state for job in jobs}
+    if states <= {JobState.SUCCEEDED}:
+        return ExecutionState.SUCCEEDED
+    if JobState.FAILED not in states and JobState.CANCELLED in states:
+        return ExecutionState.CANCELLED
+    return ExecutionState.FAILED
 
 
 def _downstream(book: Book) -> dict[str, list[str]]:

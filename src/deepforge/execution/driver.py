@@ -18,9 +18,9 @@ from deepforge.connections.open import Opener
 from deepforge.errors import DeepForgeError
 from deepforge.events import Event, Events
 from deepforge.execution.book import Book
-from deepforge.execution.conductor import Conductor
+from deepforge.execution.conductor import Conductor, state_at_end
 from deepforge.execution.effects import Effects
-from deepforge.execution.machine import Policy
+from deepforge.execution.machine import CancelAsked, Policy, Unasked
 from deepforge.execution.model import Execution, ExecutionState, Job, Lease
 from deepforge.execution.store import ExecutionStore
 from deepforge.ids import epoch_s, timestamp, utc_now
@@ -125,14 +125,40 @@ class Driver:
         for execution in running:
             if execution.id in self._driven:
                 continue
-            if not self._may_take(execution):  # it is the trouble of another process
+            is_abandoned = self._is_abandoned(execution)
+            if not (is_abandoned or self._may_take(execution)):  # another process has the trouble
                 self._troubles.pop(execution.id, None)
                 continue
             try:
-                await self.adopt(execution.id)
+                if is_abandoned:
+                    await self._end_abandoned(execution.id)
+                else:
+                    await self.adopt(execution.id)
             except Exception as error:  # one that cannot be driven must not keep us from the others
                 _complain("adoption_failed", error, execution=execution.id)
                 await self._tell(execution, error)
+
+    async def _end_abandoned(self, id: str) -> None:
+        """End a cancelled execution whose machine nobody drives it on. Nothing is asked of a compute
+        or a storage: those of this machine are others."""
+        try:
+            execution = await self._store.change_execution(id, self._take_abandoned)
+        except _Held:
+            return
+        log.warning("cancelled_unasked", execution=id, machine=execution.machine)
+        why = f"no server runs on its machine, {execution.machine}"
+        jobs = await self._store.jobs(id)
+        book = Book(self._store, jobs, policy=self._policy, changed=self._publish)
+        for job in jobs:
+            after = book.tell(job.value.id, CancelAsked())
+            if after.state.is_active:
+                book.tell(after.id, Unasked(after.attempts[-1].number, why))
+        await book.save([job.id for job in book])
+        state, ended_at = state_at_end(book), utc_now()
+        execution = await self._store.change_execution(
+            id, lambda one: replace(one, state=state, ended_at=ended_at, paused_by=None, lease=None)
+        )
+        self._publish_execution(execution)
 
     async def _drive(self, execution: Execution) -> None:
         """Conduct until the end, and begin again after errors; give the lease back when leaving."""
@@ -237,6 +263,11 @@ class Driver:
             raise _Held
         return replace(execution, lease=self._lease(), paused_by=None)
 
+    def _take_abandoned(self, execution: Execution) -> Execution | None:
+        if not self._is_abandoned(execution):
+            raise _Held
+        return replace(execution, lease=self._lease())
+
     def _keep(self, execution: Execution) -> Execution | None:
         if execution.state is not ExecutionState.RUNNING:
             return None
@@ -264,6 +295,19 @@ class Driver:
             return True
         machine, _, process = lease.holder.partition(" ")
         return machine == machine_space() and not process_is_alive(process)
+
+    def _is_abandoned(self, execution: Execution) -> bool:
+        """Whether it is to be cancelled, and only a machine may do it on which nobody does."""
+        asked_at = execution.cancel_requested_at
+        if execution.machine in (None, machine_space()) or asked_at is None:
+            return False
+        times_s = [epoch_s(asked_at)]
+        if execution.lease is not None and execution.lease.holder != self._holder:
+            times_s.append(epoch_s(execution.lease.until))
+        return (
+            execution.state is ExecutionState.RUNNING
+            and epoch_s(utc_now()) - max(times_s) > self._policy.unasked_s
+        )
 
 
 class _Held(Exception):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from deepforge.compute.client import ComputeClient
 from deepforge.compute.port import PYTHON, JobRequest, NeededPath, Resources
@@ -15,12 +17,15 @@ from deepforge.execution.model import Execution, Job, Needs, PlannedInput
 from deepforge.runner import protocol
 from deepforge.runner.build import runner_archive
 from deepforge.storage.client import StorageClient
-from deepforge.storage.port import Method
+from deepforge.storage.port import Method, ObjectRef
 
 RUNNER_FILE = "runner.pyz"
 
 BEYOND_LIMIT_S = 600.0
 """How long fetching and storing may take beyond the time limit of the operation itself."""
+
+TOKENS_KEPT = 1000
+"""Each call of a runner asks for its token again, and deriving one costs as much as its route."""
 
 PART_ABOVE_BYTES = 64 * 1024 * 1024
 """From here on several parts beat one PUT: a cut costs one part, and parts go in parallel."""
@@ -35,18 +40,40 @@ class Place:
     method: Method
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where an object is read, and its digest if that is known there."""
+
+    storage: StorageClient
+    key: str
+    digest: str | None = None
+
+
+Nearer = Callable[[str, StorageClient, str], Awaitable[ObjectRef | None]]
+"""Where an object of an owner's storage, by its key, lies nearer to us; None if nowhere."""
+
+
 class Handover:
     """Writes requests and jobs. Everything in them can be made again at any time."""
 
-    def __init__(self, opener: Opener, bundles: Bundles, box: SecretBox, address: Address) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        bundles: Bundles,
+        box: SecretBox,
+        address: Address,
+        *,
+        nearer: Nearer | None = None,
+    ) -> None:
         self._opener = opener
         self._bundles = bundles
-        self._box = box
+        self._nearer = nearer
+        self._derived = lru_cache(TOKENS_KEPT)(box.token)
         self.address = address
 
     def token(self, key: str) -> str:
         """The token of an attempt: derived, so that it is known after a restart, never stored."""
-        return self._box.token(f"attempt:{key}")
+        return self._derived(f"attempt:{key}")
 
     async def request(self, execution: Execution, job: Job) -> JobRequest:
         """The job's current attempt as the compute gets it. The bundle is in the storage after."""
@@ -79,6 +106,7 @@ class Handover:
         access = Access(compute, channel, grant_seconds(job.plan.needs.time_s))
         folder = job.folder()
         in_parts = channel is not None and storage.capabilities.part_grants
+        code = await self.source(execution.owner, execution.storage, bundle.key)
         return protocol.Job(
             attempt=key,
             operation=protocol.Operation(job.plan.module, job.plan.operation, job.plan.file),
@@ -109,7 +137,7 @@ class Handover:
             code=protocol.Code(
                 bundle.digest,
                 bundle.size_bytes,
-                await access.grant(storage, "code", bundle.key, "GET"),
+                await access.grant(code.storage, "code", code.key, "GET"),
             ),
             result=await access.grant(storage, "result", f"{folder}/{protocol.RESULT_FILE}", "PUT"),
             log=await access.grant(storage, "log", f"{folder}/{protocol.LOG_FILE}", "PUT"),
@@ -133,9 +161,22 @@ class Handover:
         granted = {}
         for name in names:
             place = places[name]
-            client = await self._opener.storage(place.storage, owner=execution.owner)
-            granted[name] = await access.grant(client, name, place.key, place.method)
+            if place.method == "GET":
+                one = await self.source(execution.owner, place.storage, place.key)
+            else:
+                client = await self._opener.storage(place.storage, owner=execution.owner)
+                one = Source(client, place.key)
+            granted[name] = await access.grant(one.storage, name, one.key, place.method)
         return granted
+
+    async def source(self, owner: str, storage: str, key: str) -> Source:
+        """Where an object of the owner's storage is read best: there, or nearer."""
+        client = await self._opener.storage(storage, owner=owner)
+        found = None if self._nearer is None else await self._nearer(owner, client, key)
+        if found is None:
+            return Source(client, key)
+        client = await self._opener.storage(found.storage, owner=owner)
+        return Source(client, found.key, found.digest)
 
     async def bundle(self, execution: Execution) -> Bundle:
         storage = await self._opener.storage(execution.storage, owner=execution.owner)
@@ -146,16 +187,13 @@ class Handover:
     ) -> tuple[NeededPath, ...]:
         """The execution's storage to write into, and those of its inputs to read from, where they
         are files that the compute sees."""
-        found: dict[tuple[str, str], NeededPath] = {}
-        names = {one.ref.storage for one in map(job.value_of, job.plan.inputs) if one is not None}
-        for name in (execution.storage, *sorted(names - {execution.storage})):
-            one = storage
-            if name != execution.storage:
-                one = await self._opener.storage(name, owner=execution.owner)
-            if one.file_space in compute.file_spaces:
-                needed = NeededPath(one.file_space or "", one.file_root, writable=one is storage)
-                found.setdefault((needed.space, needed.path), needed)
-        return tuple(found.values())
+        found: dict[str, StorageClient] = {}
+        for value in map(job.value_of, job.plan.inputs):
+            if value is not None:
+                one = await self.source(execution.owner, value.ref.storage, value.ref.key)
+                found[one.storage.name] = one.storage
+        found.pop(execution.storage, None)
+        return needed_paths(compute, storage, [found[name] for name in sorted(found)])
 
     async def _input(
         self, access: Access, owner: str, job: Job, one: PlannedInput
@@ -164,16 +202,29 @@ class Handover:
         if value is None:
             return protocol.Input(one.name, one.position)
         ref = value.ref
-        storage = await self._opener.storage(ref.storage, owner=owner)
+        found = await self.source(owner, ref.storage, ref.key)
         return protocol.Input(
             one.name,
             one.position,
-            await access.grant(storage, one.object_name, ref.key, "GET"),
+            await access.grant(found.storage, one.object_name, found.key, "GET"),
             ref.size_bytes,
-            ref.digest,
+            ref.digest or found.digest,
             value.type,
             value.format,
         )
+
+
+def needed_paths(
+    compute: ComputeClient, storage: StorageClient, inputs: Sequence[StorageClient]
+) -> tuple[NeededPath, ...]:
+    """What a job must see as files: the storage it writes into, and those that it reads from, as far
+    as they are files there."""
+    found: dict[tuple[str, str], NeededPath] = {}
+    for one in (storage, *inputs):
+        if one.file_space in compute.file_spaces:
+            needed = NeededPath(one.file_space or "", one.file_root, writable=one is storage)
+            found.setdefault((needed.space, needed.path), needed)
+    return tuple(found.values())
 
 
 def resources(needs: Needs) -> Resources:

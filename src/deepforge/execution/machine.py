@@ -27,6 +27,8 @@ class Policy:
     longest_pause_s: float = 120.0
     missing_grace_s: float = 30.0
     """How long a job the compute does not know may stay unknown before it counts as lost."""
+    unasked_s: float = 120.0
+    """How long a cancel waits for whoever could ask the far side to end, before it ends without."""
     uncounted_attempts: int = 20
     """The limit for attempts that do not use up a retry."""
 
@@ -128,9 +130,17 @@ class CancelAsked:
     """Somebody asked for the end of the execution."""
 
 
+@dataclass(frozen=True)
+class Unasked:
+    """Nobody could ask the attempt to end, and nobody waits for that any more; `why` says it."""
+
+    attempt: int
+    why: str
+
+
 Event = (
     Freed | Starved | Due | Accepted | Refused | Started | Reported | Finished | Collected | NoResult
-    | CancelAsked
+    | CancelAsked | Unasked
 )  # fmt: skip
 
 
@@ -243,8 +253,9 @@ def _report(job: Job, event: Reported, now: str, policy: Policy) -> Outcome:
         if epoch_s(now) - epoch_s(since) < policy.missing_grace_s:
             return _with_attempt(job, missing_since=since), ()
     elif report.state == "queued":
-        return job, ()
+        return _with_words(job, report), ()
     elif report.state == "running":
+        job = _with_words(job, report)
         if attempt.missing_since is not None:
             job = _with_attempt(job, missing_since=None)
         if job.state is JobState.RUNNING:
@@ -281,7 +292,8 @@ def _lose(job: Job, event: NoResult, now: str, policy: Policy) -> Outcome:
 
 
 def _cancel_early(job: Job, event: CancelAsked, now: str, policy: Policy) -> Outcome:
-    return replace(job, state=JobState.CANCELLED, cancel_requested=True, retry_at=None), ()
+    job = replace(job, state=JobState.CANCELLED, cancel_requested=True, retry_at=None)
+    return replace(job, failure=None), ()
 
 
 def _cancel_active(job: Job, event: CancelAsked, now: str, policy: Policy) -> Outcome:
@@ -289,6 +301,19 @@ def _cancel_active(job: Job, event: CancelAsked, now: str, policy: Policy) -> Ou
     if job.attempts[-1].handle is None or job.state is JobState.COLLECTING:
         return job, ()  # the cancel goes out with `Accepted`, or is not needed any more
     return _cancel_attempt(job, now)
+
+
+def _cancel_unasked(job: Job, event: Unasked, now: str, policy: Policy) -> Outcome:
+    """It ends here alone. There is nobody to release it either."""
+    if not job.cancel_requested:
+        return job, ()
+    failure = Failure(
+        "runner",
+        f"it was cancelled, but its process could not be asked to end ({event.why}); it may still run, "
+        "and nothing that comes of it counts",
+    )
+    job, _ = _end(job, JobState.CANCELLED, "cancelled", failure, now)
+    return replace(job, failure=failure), ()
 
 
 Handler = Callable[[Job, Any, str, Policy], Outcome]
@@ -307,6 +332,7 @@ _TABLE: dict[tuple[JobState, type[Any]], Handler] = {
     **{(state, Reported): _report for state in _HANDED_OVER},
     **{(state, Finished): _finish for state in _HANDED_OVER},
     **{(state, CancelAsked): _cancel_active for state in (*_HANDED_OVER, JobState.COLLECTING)},
+    **{(state, Unasked): _cancel_unasked for state in (*_HANDED_OVER, JobState.COLLECTING)},
     (JobState.COLLECTING, Collected): _collect,
     (JobState.COLLECTING, NoResult): _lose,
 }
@@ -327,6 +353,11 @@ def _after_the_end(job: Job, event: Event) -> Outcome:
 
 def _with_attempt(job: Job, **changes: Any) -> Job:
     return replace(job, attempts=(*job.attempts[:-1], replace(job.attempts[-1], **changes)))
+
+
+def _with_words(job: Job, report: JobReport) -> Job:
+    is_known = job.attempts[-1].said == report.message
+    return job if is_known else _with_attempt(job, said=report.message)
 
 
 def _cancel_attempt(job: Job, now: str) -> Outcome:
@@ -360,23 +391,30 @@ _KILLED = (
     "something killed the runner. If it happens each time, the operation does it (it kills its parent"
     " process, or all of its user's); else the machine may have run out of memory, or somebody did it"
 )
+_LIMIT_OF_THE_OPERATION = "give the operation more `time` under [tool.deepforge.resources]"
+_LIMIT_OF_THE_COMPUTE = "do less in one operation, or run it on a compute that gives it more time"
 
 
 def _lost(event: NoResult) -> Failure:
     """Say in plain words how an attempt without a result ended."""
     report = event.report
     said = f"; it said: {event.log}" if event.log else ""
+    told = f" ({report.message})" if report.message else ""
     if report.state == "missing":
         return Failure(
             "runner", f"the compute does not know the job any more{said}", transient=True
         )
     if report.state == "cancelled":
-        return Failure("runner", f"the compute cancelled the job{said}", transient=True)
+        return Failure(
+            "runner",
+            f"the compute cancelled the job{told}{said}",
+            transient=report.reason != "normal",
+        )
     if report.reason == "walltime":
         return Failure(
             "time_limit",
-            f"the compute ended the job at its time limit{said}",
-            hint="give the operation more `time` under [tool.deepforge.resources]",
+            f"the compute ended the job at its time limit{told}{said}",
+            hint=_LIMIT_OF_THE_COMPUTE if told else _LIMIT_OF_THE_OPERATION,
         )
     if report.reason == "out_of_memory":
         return Failure(

@@ -19,6 +19,7 @@ from deepforge.server.routes import (
     executions,
     health,
     pipelines,
+    pools,
     projects,
     sciserver,
     tokens,
@@ -78,6 +79,7 @@ def build_app(services: Services, *, wants_login: bool = False) -> FastAPI:
         sciserver.router,
         users.router,
         tokens.router,
+        pools.router,
         workers.router,
     ):
         api.include_router(router)

@@ -40,7 +40,9 @@ from deepforge.projects.artifacts import Artifacts
 from deepforge.projects.history import History
 from deepforge.projects.store import Projects
 from deepforge.server.home import Home
+from deepforge.server.own_blobs import OwnBlobs
 from deepforge.webgme import blob_store
+from deepforge.webgme import pools as pool_store
 from deepforge.webgme import queue as worker_queue
 from deepforge.webgme.blob_store import BlobStore
 from deepforge.webgme.hand_out import HandOut
@@ -57,6 +59,7 @@ COLLECTIONS = (
     *blob_store.COLLECTIONS,
     *connection_opener.COLLECTIONS,
     *worker_queue.COLLECTIONS,
+    *pool_store.COLLECTIONS,
 )
 """Every kind of document a server keeps."""
 
@@ -120,10 +123,16 @@ async def open_services(
             Opener(connections, computes=home.computes, records=documents, seal=box)
         )
         store = ExecutionStore(documents)
-        handover = Handover(opener, Bundles(history), box, address)
+        queue = Queue(documents, box)
+        blobs = BlobStore(
+            documents,
+            lambda name, owner: opener.storage(name, owner=owner),
+            storage=DEFAULT_STORAGE,
+            job_files=queue.job_files,
+        )
+        handover = Handover(opener, Bundles(history), box, address, nearer=OwnBlobs(blobs, address))
         effects = Effects(opener, handover, artifacts, logs)
         driver = Driver(store, opener, effects, events)
-        queue = Queue(documents, box)
         hand_out = await stack.enter_async_context(HandOut(queue))
         if drive:
             await stack.enter_async_context(driver)
@@ -131,18 +140,13 @@ async def open_services(
             home=home,
             documents=documents,
             users=users,
-            tokens=Tokens(documents, users),
+            tokens=Tokens(documents, users, is_pool=hand_out.pools.is_owner),
             projects=projects,
             history=history,
             artifacts=artifacts,
             connections=connections,
             opener=opener,
-            blobs=BlobStore(
-                documents,
-                lambda name, owner: opener.storage(name, owner=owner),
-                storage=DEFAULT_STORAGE,
-                job_files=queue.job_files,
-            ),
+            blobs=blobs,
             executions=Executions(
                 store, projects, history, artifacts, opener, handover, driver, logs, events
             ),

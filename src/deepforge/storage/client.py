@@ -13,6 +13,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
@@ -28,6 +29,7 @@ from deepforge.errors import (
     InvalidRequest,
     NotSupported,
 )
+from deepforge.settings import Choices
 from deepforge.storage.keys import check_key, check_prefix
 from deepforge.storage.port import (
     Capabilities,
@@ -105,6 +107,16 @@ class StorageClient:
     def file_root(self) -> str:
         """The folder there that holds them all, as in the port."""
         return self.adapter.file_root
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be stored or deleted here, as in the port."""
+        return self.adapter.read_only
+
+    async def choices(self) -> Mapping[str, Choices]:
+        """What the service offers for settings, as in the port. No retries: somebody waits."""
+        with discipline(self.adapter, "choices"):
+            return await self.adapter.choices()
 
     async def check(self) -> None:
         """Prove that the storage works with these settings; leave nothing behind. No retries.
@@ -371,6 +383,11 @@ class StorageClient:
         if receipts is not None:
             await receipts.keep(key, info.key, only_if_absent=only_if_absent)
         return ObjectRef(self.name, info.key, info.size_bytes, await source.digest.result())
+
+    async def kept_under(self, key: str) -> str:
+        """The key that an object is kept under: another one where the storage chooses. Nothing is
+        asked of the service."""
+        return await self._stored(check_key(key))
 
     async def _stored(self, key: str) -> str:
         """The key that the object is kept under, where the storage chose it."""

@@ -146,7 +146,28 @@ class BlobStore:
             raise NotFound(f"the artifact {hash} has no file {path[:200]!r}")
         return (await self._files(owner, {path: entries[path]}))[path]
 
+    async def find(self, owner: str, hash: str, path: str = "") -> ObjectRef:
+        """Where the bytes of a file lie that was stored here, or of a file of an artifact.
+
+        Raises as `open`, and `NotFound` for what is no single file.
+        """
+        first = await self._kept(owner, hash)
+        if first is None:
+            raise _no_blob(hash)
+        metadata = (await self._follow(owner, first)).metadata
+        if metadata.kind == "complex" and path in metadata.entries:
+            return (await self._places(owner, {path: metadata.entries[path]}))[path]
+        if metadata.kind == "complex" or path or metadata.content_hash is None:
+            raise NotFound(f"{hash} and {path[:200]!r} are no file")
+        return await self._content(owner, metadata.content_hash)
+
     async def _files(self, owner: str, entries: Mapping[str, Entry]) -> dict[str, Content]:
+        return {
+            path: await self._at(owner, path.rpartition("/")[2], ref)
+            for path, ref in (await self._places(owner, entries)).items()
+        }
+
+    async def _places(self, owner: str, entries: Mapping[str, Entry]) -> dict[str, ObjectRef]:
         """Files of an artifact, thousands as quickly as one: a few requests for all."""
         found = dict(entries)
         for _ in range(MOST_LINKS + 1):
@@ -165,13 +186,13 @@ class BlobStore:
         ids = sorted({_id(owner, one.content) for one in found.values()})
         contents = await self._documents.get_many(CONTENTS, ids)
         refs = {one.id: _ref(one.body) for one in contents}
-        files = {}
+        places = {}
         for path, entry in found.items():
             ref = refs.get(_id(owner, entry.content))
             if ref is None:
                 raise _no_content(entry.content)
-            files[path] = await self._at(owner, path.rpartition("/")[2], ref)
-        return files
+            places[path] = ref
+        return places
 
     async def _follow(self, owner: str, blob: Blob) -> Blob:
         first = blob.hash

@@ -8,6 +8,7 @@ and only while somebody waits. Several processes may offer the same job: the dat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,11 +17,12 @@ from typing import Any, Self
 
 import structlog
 
-from deepforge.errors import Conflict, DeepForgeError, NotFound
+from deepforge.errors import Conflict, DeepForgeError, Forbidden, NotFound
 from deepforge.webgme import jobs
 from deepforge.webgme.desk import Desk, Question
 from deepforge.webgme.jobs import Job
 from deepforge.webgme.line import Waiting
+from deepforge.webgme.pools import Pools, pool_of
 from deepforge.webgme.queue import Queue, Saved
 from deepforge.webgme.registry import Known, Registry
 from deepforge.webgme.silence import Silence
@@ -62,6 +64,7 @@ class HandOut:
     ) -> None:
         self.queue = queue
         self.registry = Registry(queue.records, challenge_s=challenge_s)
+        self.pools = Pools(queue.records)
         self.silence = Silence(queue, self.registry, every_s=sweep_every_s)
         self._look_every_s = look_every_s
         self._desks: dict[str, Desk] = {}
@@ -121,7 +124,9 @@ class HandOut:
         mine = known.questions
         self._nudge(known)  # one question at a time: the newer one knows more
         desk = await self._desk(owner)
-        given = dict(known.claiming)  # whole from now on: older questions are given nothing any more
+        given = dict(
+            known.claiming
+        )  # whole from now on: older questions are given nothing any more
         held = await self.queue.held(owner, poll.client_id)
         cancel = await self._to_cancel(owner, poll, held)
         again = await self._unlisted(known, poll, held)
@@ -217,10 +222,10 @@ class HandOut:
         ours = known.instance is not None
 
         async def claim(saved: Saved) -> Job | None:
-            try:
-                job = await self.queue.hand_out(saved, known.client_id, ours=ours)
-            except (Conflict, NotFound):
-                job = None
+            job = None
+            with contextlib.suppress(Conflict, NotFound):
+                if await self._may_start(saved.job):
+                    job = await self.queue.hand_out(saved, known.client_id, ours=ours)
             left.pop(saved.job.hash, None)
             return job
 
@@ -238,6 +243,18 @@ class HandOut:
         if failed and not claimed:
             raise failed[0]
         return claimed
+
+    async def _may_start(self, job: Job) -> bool:
+        """Whether its user is still a member, if it is a pool's. If not, that is its end."""
+        pool = pool_of(job.owner)
+        if pool is None or job.user is None:
+            return True
+        try:
+            await self.pools.admit(pool, job.user)
+        except Forbidden as error:
+            await self.queue.refuse(job.owner, job.hash, error.message)
+            return False
+        return True
 
     async def _hold(
         self,

@@ -45,6 +45,8 @@ class Job:
     created_at: str
     """Jobs of one owner are handed out in this order."""
     secret: str
+    user: str | None = None
+    """Whose attempt it is, where the owner is a pool; None where it is the owner's own."""
     status: str = CREATED
     key: str | None = None
     about: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +76,10 @@ class Job:
     @property
     def is_attempt(self) -> bool:
         return self.key is not None
+
+    def is_of(self, user: str) -> bool:
+        """Whether it is this user's, in their own queue or in that of a pool."""
+        return user == (self.user or self.owner)
 
     @property
     def is_over(self) -> bool:
@@ -119,6 +125,13 @@ def cancelled(job: Job) -> Job:
     if job.status == CREATED:
         return replace(job, status=CANCELED, files={})
     return replace(job, cancel=True)
+
+
+def refused(job: Job, message: str) -> Job:
+    """It waits, and may not start any more. Others stay as they are."""
+    if job.status != CREATED:
+        return job
+    return replace(job, status=FAILED_TO_EXECUTE, message=message, files={})
 
 
 def overdue(job: Job) -> Job:

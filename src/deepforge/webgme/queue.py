@@ -101,10 +101,12 @@ class Queue:
         resources: Resources | None = None,
         labels: Sequence[str] = (),
         about: Mapping[str, str] | None = None,
+        user: str | None = None,
     ) -> str:
         """Queue an attempt, once per key, and return its id: the hash of the artifact it is.
 
-        `runner_file` names the one of the files that all jobs share. Raises `InvalidRequest`.
+        `runner_file` names the one of the files that all jobs share, `user` whose attempt it is where
+        the owner is a pool. Raises `InvalidRequest`.
         """
         whole = {**files, jobs.CONFIG_FILE: jobs.config(command, key).encode()}
         own = {name: data for name, data in whole.items() if name != runner_file}
@@ -118,6 +120,7 @@ class Queue:
             hash=hash,
             created_at=_later(),
             secret=secrets.token_hex(16),
+            user=user,
             key=key,
             about=dict(about or {}),
             labels=tuple(sorted(labels)),
@@ -270,6 +273,10 @@ class Queue:
     async def cancel(self, owner: str, hash: str) -> Job:
         """Ask for the end of a job. Raises `NotFound`."""
         return (await self._change(owner, hash, jobs.cancelled)).job
+
+    async def refuse(self, owner: str, hash: str, message: str) -> Job:
+        """End a job that waits and may not start any more. Raises `NotFound`."""
+        return (await self._change(owner, hash, lambda job: jobs.refused(job, message))).job
 
     async def end_overdue(self, owner: str, hash: str) -> Job:
         """Ask for the end of a job that runs longer than it may. Raises `NotFound`."""

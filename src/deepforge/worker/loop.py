@@ -24,7 +24,7 @@ from deepforge.runner.support import VERSION
 from deepforge.worker.asker import Asker
 from deepforge.worker.ends import FAILED, LOST
 from deepforge.worker.folder import Folder
-from deepforge.worker.launcher import Launcher
+from deepforge.worker.launcher import Launcher, StarterGone
 from deepforge.worker.machine import clean_environment
 from deepforge.worker.options import Options
 from deepforge.worker.prepare import House
@@ -119,8 +119,9 @@ class Worker:
         try:
             self._launcher.warm(runners.own)
         except OSError as error:
+            text = "%s cannot be started: %s" % (options.python, error.strerror)
             raise WorkerError(
-                "%s cannot be started: %s" % (options.python, error.strerror or error),
+                str(error) if isinstance(error, StarterGone) else text,
                 "say with --python which interpreter runs the jobs",
             ) from error
         self._house = House(

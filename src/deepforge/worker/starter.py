@@ -46,7 +46,9 @@ def main(runner: str) -> int:
     os.setsid()  # Ctrl-C in a terminal is for the worker alone
     news = os.dup(1)
     os.dup2(2, 1)
-    return _Starter(news, has_runner=_warm(runner)).serve()
+    starter = _Starter(news, has_runner=_warm(runner))
+    starter.tell({"ready": True})
+    return starter.serve()
 
 
 class _Starter:
@@ -79,6 +81,12 @@ class _Starter:
                 for line in lines:
                     self._obey(line)
 
+    def tell(self, value: Mapping[str, Any]) -> None:
+        try:
+            os.write(self._news, json.dumps(value).encode("ascii") + b"\n")
+        except BrokenPipeError:
+            pass  # the worker is gone: the end of standard input says so too
+
     def _obey(self, line: bytes) -> None:
         order = json.loads(line)
         if "id" not in order:
@@ -91,9 +99,9 @@ class _Starter:
                 _write_all(writer, line + b"\n")
                 os.close(writer)
                 self._keepers[pid] = order["id"]
-            self._tell({"took": order["id"]})
+            self.tell({"took": order["id"]})
         except OSError as error:  # no room for one more process
-            self._tell({"failed": order["id"], "message": str(error)})
+            self.tell({"failed": order["id"], "message": str(error)})
 
     def _hand_over(self, line: bytes, id: str) -> bool:
         """Give a job to the spare keeper. False if there is none."""
@@ -125,7 +133,7 @@ class _Starter:
 
     def _forget(self, pid: int) -> None:
         if pid in self._keepers:
-            self._tell({"ended": self._keepers.pop(pid)})
+            self.tell({"ended": self._keepers.pop(pid)})
         elif self._spare is not None and self._spare[0] == pid:
             os.close(self._spare[1])
             self._spare, self._spare_at = None, time.monotonic() + _WRITE_AGAIN_S
@@ -145,12 +153,6 @@ class _Starter:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(orders)
-
-    def _tell(self, value: Mapping[str, Any]) -> None:
-        try:
-            os.write(self._news, json.dumps(value).encode("ascii") + b"\n")
-        except BrokenPipeError:
-            pass  # the worker is gone: the end of standard input says so too
 
 
 def is_alive(process: Mapping[str, Any]) -> bool:
@@ -251,8 +253,12 @@ def _fork_runner(settings: Mapping[str, str]) -> Tuple[int, int]:
             os.setpgid(0, 0)
             orders = _close_all_but(orders)
             from deepforge.runner.helper import make_helper
+            from deepforge.runner.protocol import ENV_CACHE
 
-            helper = make_helper(settings, "/nowhere")
+            try:
+                helper = make_helper(settings, settings[ENV_CACHE])
+            except OSError:  # the job's own try will fail as well, and tell its user why
+                helper = None
             line = _read_line(orders)
             if line:
                 order = json.loads(line)
@@ -556,7 +562,7 @@ def _write_all(number: int, data: bytes) -> None:
 
 def _close_all_but(number: int = 2) -> int:
     """Close every descriptor beyond the first three but this one; return its new number."""
-    if number > 2:
+    if number > 3:
         os.dup2(number, 3, inheritable=False)
         number = 3
     os.closerange(number + 1, min(_MOST_OPEN_FILES, os.sysconf("SC_OPEN_MAX")))

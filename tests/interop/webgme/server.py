@@ -64,6 +64,11 @@ class Worker:
     log: Path
 
 
+def minimatch_folder() -> Path:
+    """Where the minimatch of the original worker is."""
+    return _INSTALLED / "worker/node_modules/minimatch"
+
+
 def missing() -> str | None:
     """Why nothing can be tested with the original programs here, if so."""
     lacking = [name for name in ("node", "unzip") if shutil.which(name) is None]

@@ -9,18 +9,20 @@ from pydantic import BaseModel, Field, SecretStr
 
 from deepforge.accounts.model import Scope, Token
 from deepforge.accounts.tokens import DEFAULT_DAYS, LONGEST_DAYS
-from deepforge.errors import Forbidden
+from deepforge.errors import Forbidden, InvalidRequest
 from deepforge.ids import new_id
 from deepforge.server.auth import Caller, Principal, anybody, caller_address
 from deepforge.server.body import JsonRoute
 from deepforge.server.services import InUse
 from deepforge.server.wire import Body, Page
 from deepforge.settings import Secret
+from deepforge.webgme.pools import owner_of
 
 router = APIRouter(route_class=JsonRoute, tags=["accounts"])
 
 Days = Annotated[int, Field(ge=1, le=LONGEST_DAYS)]
 Whose = Annotated[str | None, Query(description="Whose tokens, for administrators.")]
+OfPool = Annotated[str | None, Query(description="Tokens of this pool, for administrators.")]
 
 
 class Login(Body):
@@ -33,13 +35,15 @@ class Login(Body):
 
 class NewToken(Body):
     name: str
-    scopes: list[Scope] = Field(default=["api"], min_length=1)
-    """`api` is everything, `worker` what a worker needs."""
+    scopes: list[Scope] | None = Field(default=None, min_length=1)
+    """`api` is everything, and the default; `worker` what a worker needs, and all that a token of a
+    pool can be good for."""
     days: Days = DEFAULT_DAYS
 
 
 class TokenReply(BaseModel):
     user: str
+    """Whose it is: a user's, or, as `pool:NAME`, a pool's."""
     name: str
     scopes: list[Scope]
     created_at: str
@@ -68,30 +72,38 @@ async def log_in(body: Login, use: InUse, request: Request) -> NewTokenReply:
 
 
 @router.get("/tokens", summary="List tokens")
-async def list_tokens(caller: Caller, use: InUse, user: Whose = None) -> Page[TokenReply]:
-    return Page(items=[_reply(one) for one in await use.tokens.list(_owner(caller, user))])
+async def list_tokens(
+    caller: Caller, use: InUse, user: Whose = None, pool: OfPool = None
+) -> Page[TokenReply]:
+    return Page(items=[_reply(one) for one in await use.tokens.list(_owner(caller, user, pool))])
 
 
 @router.post("/tokens", status_code=201, summary="Make a token")
 async def create_token(
-    body: NewToken, caller: Caller, use: InUse, user: Whose = None
+    body: NewToken, caller: Caller, use: InUse, user: Whose = None, pool: OfPool = None
 ) -> NewTokenReply:
-    owner = _owner(caller, user)
-    return _new(*await use.tokens.create(owner, body.name, body.scopes, days=body.days))
+    owner = _owner(caller, user, pool)
+    if pool is not None:
+        await use.hand_out.pools.get(pool)
+    scopes = body.scopes or (["api"] if pool is None else ["worker"])
+    return _new(*await use.tokens.create(owner, body.name, scopes, days=body.days))
 
 
 @router.delete("/tokens/{token}", status_code=204, summary="Revoke a token, by its name")
-async def revoke_token(token: str, caller: Caller, use: InUse, user: Whose = None) -> None:
+async def revoke_token(
+    token: str, caller: Caller, use: InUse, user: Whose = None, pool: OfPool = None
+) -> None:
     """The next request with it is refused."""
-    await use.tokens.revoke(_owner(caller, user), token)
+    await use.tokens.revoke(_owner(caller, user, pool), token)
 
 
-def _owner(caller: Principal, user: str | None) -> str:
-    if user is None or user == caller.owner:
-        return caller.owner
-    if not caller.is_admin:
+def _owner(caller: Principal, user: str | None, pool: str | None) -> str:
+    if pool is not None and user is not None:
+        raise InvalidRequest("a token is a user's or a pool's, not both", part="pool")
+    owner = owner_of(pool) if pool is not None else user or caller.owner
+    if owner != caller.owner and not caller.is_admin:
         raise Forbidden("only administrators may ask for the tokens of others")
-    return user
+    return owner
 
 
 def _reply(token: Token) -> TokenReply:
