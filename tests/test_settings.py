@@ -9,10 +9,14 @@ import pytest
 
 from deepforge.errors import ConfigError
 from deepforge.settings import (
+    Choice,
+    Choices,
     Secret,
     build,
+    check_offered,
     declared,
     from_environment,
+    instead_of,
     json_schema,
     setting,
     split_secrets,
@@ -133,3 +137,49 @@ def test_a_type_that_no_form_can_draw_is_the_authors_mistake() -> None:
 
     with pytest.raises(TypeError, match="places"):
         declared(Wrong)
+
+
+OFFERED = {
+    "domain": Choices((Choice("Small Jobs Domain"), Choice("Large Jobs Domain"))),
+    "data": Choices((Choice("sdss"), Choice("SDSS DAS")), several=True),
+    "volume": Choices((Choice("scratch"),), others=True),
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"domain": "", "data": "", "volume": None},
+        {"domain": "Large Jobs Domain", "data": " SDSS DAS ,sdss,", "volume": "my own", "other": 1},
+    ],
+)
+def test_what_is_offered_passes(values: dict[str, Any]) -> None:
+    check_offered(values, OFFERED)
+
+
+def test_what_is_not_offered_is_named_with_what_is_like_it_and_all_there_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_offered({"domain": "small job domain", "data": "sdss,x", "volume": "y"}, OFFERED)
+
+    assert set(caught.value.fields) == {"domain", "data"}
+    assert "'small job domain' for domain" in caught.value.message
+    assert "'x' for data" in caught.value.message
+    hint = caught.value.hint or ""
+    assert "did you mean 'Small Jobs Domain'" in hint
+    assert "there is: Small Jobs Domain, Large Jobs Domain" in hint
+    assert "there is: sdss, SDSS DAS" in hint
+
+
+def test_names_of_others_do_not_reach_a_terminal_as_they_are() -> None:
+    hint = instead_of("vol", ["vol\x1b[31m\nerror: pay"])
+
+    assert hint.isprintable()
+    assert instead_of("anything", []) == "there is: nothing"
+    assert instead_of("", ["a", "b"]) == "there is: a, b"
+    many = instead_of("volume-4711", [f"volume-{number}" for number in range(5000)])
+    assert many.startswith("did you mean 'volume-4711'")
+    assert many.endswith("and 4900 more")
+    assert instead_of("large", ["Large Jobs Domain"]).startswith(
+        "did you mean 'Large Jobs Domain'?"
+    )

@@ -30,6 +30,9 @@ class AdapterInfo:
     port_version: int = 1
     on_server: bool = False
     """Whether it works with files, memory or processes of the server's own machine."""
+    account: tuple[str, ...] = ()
+    """Settings that name an account of a service: what one owner connects with the same values of
+    these shares one login, the secret `token`."""
     docs_url: str | None = None
     install_hint: str | None = None
 

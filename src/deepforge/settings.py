@@ -11,15 +11,18 @@ Field types are `str int float bool Secret`, each also `| None`, and `Literal[..
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal, TypeVar
 
 from deepforge.errors import ConfigError
 
 T = TypeVar("T")
+
+_MOST_NAMED = 100
 
 Kind = Literal["text", "integer", "number", "boolean", "secret", "choice"]
 
@@ -90,6 +93,25 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A value that a service offers for a setting; `note` says in a few words what it is."""
+
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a service offers for one setting just now."""
+
+    offered: tuple[Choice, ...]
+    several: bool = False
+    """The setting takes several of them, separated by commas."""
+    others: bool = False
+    """Other values may do as well: what is missing can be made, or there is another way to name it."""
+
+
 def declared(settings: type[Any]) -> tuple[Setting, ...]:
     """Read the settings a dataclass declares, in order. Raises `TypeError` for a type not allowed."""
     hints = typing.get_type_hints(settings)
@@ -119,6 +141,49 @@ def build(settings: type[T], values: Mapping[str, Any]) -> T:
         listing = "; ".join(f"{name} {problem}" for name, problem in sorted(problems.items()))
         raise ConfigError(f"settings are wrong: {listing}", fields=problems)
     return settings(**made)
+
+
+def check_offered(values: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:
+    """Return if a service offers what these values ask for. An empty value asks for its default.
+
+    Raises `ConfigError` naming every setting that asks for something else, with what is offered.
+    """
+    wrong = {
+        name: asked
+        for name, one in choices.items()
+        if not one.others and (asked := _not_among(one, values.get(name)))
+    }
+    if wrong:
+        told = "; ".join(
+            f"{' and '.join(map(repr, asked))} for {name}" for name, asked in wrong.items()
+        )
+        raise ConfigError(
+            f"not offered: {told}",
+            fields=dict.fromkeys(wrong, "is not offered"),
+            hint=". ".join(
+                instead_of(asked[0], [offer.value for offer in choices[name].offered])
+                for name, asked in wrong.items()
+            ),
+        )
+
+
+def instead_of(name: str, there_are: Sequence[str]) -> str:
+    """Hint to whoever named something that is not there: what is like it, and all that there is."""
+    names = there_are[:_MOST_NAMED]
+    shown = ["".join(c if c.isprintable() else "\ufffd" for c in one) for one in names]
+    if len(there_are) > len(names):
+        shown.append(f"and {len(there_are) - len(names)} more")
+    there_is = f"there is: {', '.join(shown) or 'nothing'}"
+    within = [one for one in there_are if name and name.casefold() in one.casefold()]
+    near = " or ".join(map(repr, list(dict.fromkeys([*within, *like(name, there_are)]))[:2]))
+    return f"did you mean {near}? {there_is}" if near else there_is
+
+
+def like(name: str, there_are: Sequence[str], *, cutoff: float = 0.6) -> list[str]:
+    """Those that `name` may have been meant for, the likeliest first; two at most."""
+    by_letters = {one.casefold(): one for one in there_are}
+    close = difflib.get_close_matches(name.casefold(), by_letters, n=2, cutoff=cutoff)
+    return [by_letters[one] for one in close]
 
 
 def split_secrets(value: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -190,6 +255,13 @@ def problem_of_url(url: str, *, without: str = "a name, a password or a query") 
     if parts.query or parts.fragment or "@" in parts.netloc:
         return f"must be the address alone, without {without}"
     return None
+
+
+def _not_among(choices: Choices, value: Any) -> list[str]:
+    asked = str(value or "")
+    wanted = [one.strip() for one in asked.split(",")] if choices.several else [asked]
+    offered = {one.value for one in choices.offered}
+    return [one for one in wanted if one and one not in offered]
 
 
 def _declared_field(field: dataclasses.Field[Any], hint: Any) -> Setting:

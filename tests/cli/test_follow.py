@@ -45,6 +45,22 @@ def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_what_a_compute_says_of_a_job_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    for message in (
+        "number 3 in the queue",
+        "number 3 in the queue",
+        "number 1 in the queue",
+        None,
+    ):
+        progress.job(job("queued", message=message))
+
+    assert lines(capsys) == [
+        "train: queued: number 3 in the queue",
+        "train: queued: number 1 in the queue",
+    ]
+
+
 def test_retries_skips_and_cached_results_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     progress = PlainProgress()
     progress.job(job("ready"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepforge.testing.sciserver import SciServer, running
-from shell import EXAMPLES, Shell
+from shell import EXAMPLES, Shell, write_project
 
 BROWSER = """
 import sys, urllib.parse, urllib.request
@@ -132,3 +132,149 @@ def test_a_run_that_may_outlive_its_link_says_so(linked: Shell, site: SciServer)
     asked = len(site.requests)
     assert "SciServer link" not in linked("run", EXAMPLES / "hello", "--storage", "local").err
     assert len(site.requests) == asked
+
+
+def test_a_rerun_that_may_outlive_its_link_says_so_too(
+    linked: Shell, site: SciServer, tmp_path: Path
+) -> None:
+    """Also where the project names the storage, and nobody did."""
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+    (token,) = site.users.tokens.values()
+    token.expires_at = token.issued_at + 7200
+    operation = "class Op:\n    def execute(self):\n        raise ValueError('never')\n"
+    pipeline = "from operations.op import Op\n\n\ndef p():\n    Op().execute()\n"
+    project = write_project(
+        tmp_path / "project", {"operations/op.py": operation, "pipelines/p.py": pipeline}
+    )
+    (project / "deepforge.toml").write_text('name = "trial"\n[defaults]\nstorage = "sky"\n')
+
+    ran = linked("run", project, "--json", code=1)
+    again = linked("executions", "rerun", ran.json["execution"], code=1)
+
+    for told in (ran.err, again.err):
+        assert "sky: your SciServer link ends in 1 h 59 min" in told.replace("2 h 0", "1 h 59")
+    (shown,) = linked("sciserver", "status", "--json").json
+    assert shown["ends_soon"]
+
+
+def account(site: SciServer, username: str = "alice") -> tuple[str, ...]:
+    return ("--username", username, "--site", site.url)
+
+
+def test_one_link_serves_what_is_added_later(linked: Shell, site: SciServer) -> None:
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+
+    told = linked("compute", "add", "sciserver", "sci", *account(site)).err
+
+    assert "it uses the login of what you have at the same account" in told
+    assert "sci works" in linked("compute", "check", "sci").err
+
+
+def test_a_newcomer_is_told_to_link_first(shell: Shell, site: SciServer) -> None:
+    told = shell("compute", "add", "sciserver", "sci", *account(site), "--domain", "Smal").err
+    assert "compute sci is kept" in told
+    assert "is not linked" in told
+    assert "deepforge sciserver link" in told
+    told = shell("compute", "choices", "sci", code=3).err
+    assert "deepforge sciserver link" in told
+
+    shell("sciserver", "link", "--password", input=b"wonderland\n")
+
+    lines = shell("compute", "choices", "sci").out.splitlines()
+    assert ["SETTING", "domain", "domain"] == [line.split()[0] for line in lines]
+    told = shell("compute", "check", "sci", code=1).out
+    assert "did you mean 'Small Jobs Domain'?" in told
+    assert "there is: Small Jobs Domain, Large Jobs Domain" in told
+
+
+@pytest.mark.parametrize(
+    ("port", "options", "near"),
+    [
+        ("compute", ("--domain", "large jobs domain"), "'Large Jobs Domain'"),
+        ("compute", ("--image", "SciServer Essentials 3.9"), "'SciServer Essentials 4.0'"),
+        ("compute", ("--data-volumes", "sdss, SDS"), "'sdss'"),
+        ("storage", ("--pool", "data", "--volume", "sds"), "'sdss'"),
+        ("storage", ("--pool", "data"), "there is: sdss"),
+    ],
+)
+def test_what_is_not_offered_is_not_added(
+    linked: Shell, site: SciServer, port: str, options: tuple[str, ...], near: str
+) -> None:
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+
+    told = linked(port, "add", "sciserver", "new", *account(site), *options, code=3).err
+
+    assert "not offered: " in told
+    assert near in told
+    assert [
+        one["name"] for one in linked(port, "list", "--json").json if one["name"] == "new"
+    ] == []
+
+
+def test_a_password_that_is_refused_is_not_kept(shell: Shell, site: SciServer) -> None:
+    told = shell(
+        "storage", "add", "sciserver", "sky", *account(site), "--password", "-",
+        input=b"looking-glass\n", code=3,
+    ).err  # fmt: skip
+
+    assert "does not accept this password" in told
+    assert len(site.state.users.by_name["alice"].failed_at) == 1
+    assert len(shell("storage", "list", "--json").json) == 1
+
+
+def test_what_is_chosen_is_explained(linked: Shell, site: SciServer) -> None:
+    bob = site.users.add_user("bob", "builder")
+    site.state.add_volume("Storage", bob, "odd\x1b[31m\nname").shares["alice"] = ("read",)
+    site.state.add_volume("Storage", bob, "team").shares["alice"] = ("read", "write")
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+
+    passing = linked(
+        "storage", "add", "sciserver", "tmp", *account(site), "--pool", "Temporary"
+    ).err
+    shared = linked("storage", "add", "sciserver", "b", *account(site), "--volume", "bob/team").err
+    typo = linked("storage", "add", "sciserver", "p", *account(site), "--volume", "persistant").err
+    chosen = linked("storage", "choices", "tmp").out
+
+    assert "72 hours" in passing
+    assert "72 hours" in linked("sciserver", "status").err
+    assert "72 hours" in linked("run", EXAMPLES / "hello", "--storage", "tmp").err
+    assert "Storage/bob/team" in linked("sciserver", "status").out
+    assert "volume bob/team: shared by bob" in shared
+    assert "did you mean 'persistent'?" in typo
+    assert "\x1b" not in chosen
+
+
+def test_an_account_that_nothing_belongs_to_is_told_before_the_browser(linked: Shell) -> None:
+    told = linked("sciserver", "link", "--username", "bob", code=2).err
+
+    assert "the username 'bob'" in told
+    assert "there is: alice" in told
+    assert "log in at SciServer" not in told
+
+
+def test_choices_of_a_storage_without_any(shell: Shell) -> None:
+    assert "offers no choices" in shell("storage", "choices", "local").err
+    assert shell("storage", "choices", "local", "--json").json == []
+    shell("storage", "choices", "none", code=4)
+
+
+def test_files_of_a_data_volume_become_artifacts(linked: Shell, site: SciServer) -> None:
+    (site.state.data_volumes["sdss"].folder / "plates.csv").write_bytes(b"plate,mjd\n")
+    (linked.folder / "file").write_text("content")
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+    linked(
+        "storage", "add", "sciserver", "sdss", *account(site), "--pool", "data", "--volume", "sdss"
+    )
+
+    told = linked("storage", "check", "sdss", "--deep")
+    assert "nothing can be stored in it, only read" in told.out
+    assert "sdss works" in told.err
+    linked("artifacts", "import", "plates", "--storage", "sdss", "--key", "plates.csv")
+    assert linked("artifacts", "get", "plates", "-").out == "plate,mjd\n"
+    linked("artifacts", "import", "none", "--storage", "sdss", "--key", "none.csv", code=4)
+    told = linked("artifacts", "put", "file", "--name", "x", "--storage", "sdss", code=3)
+    assert "for reading only" in told.err
+    told = linked("run", EXAMPLES / "hello", "--storage", "sdss", code=2)
+    assert "for reading only" in told.err
+    rows = {one["name"]: one for one in linked("sciserver", "status", "--json").json}
+    assert (rows["sdss"]["volume"], rows["sdss"]["problem"]) == ("sdss", None)

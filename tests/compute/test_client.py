@@ -263,11 +263,13 @@ async def test_cancelling_the_caller_is_not_an_error_of_the_adapter(
         await task
 
 
-def test_a_space_the_jobs_cannot_see_is_refused_with_a_cure(tmp_path: Path, pauses: Pauses) -> None:
+async def test_a_space_the_jobs_cannot_see_is_refused_with_a_cure(
+    tmp_path: Path, pauses: Pauses
+) -> None:
     paths = (NeededPath("sciserver:files", "/a"), NeededPath("sciserver:files", "/b"),
              NeededPath(machine_space(), "/c"))  # fmt: skip
     request = JobRequest("a", ("x",), resources=Resources(gpus=1), paths=paths)
-    refusals = client(Moody(tmp_path), pauses).why_not(request)
+    refusals = await client(Moody(tmp_path), pauses).why_not(request)
     assert [refusal.part for refusal in refusals] == ["paths", "resources.gpus"]
     assert "sciserver:files" in refusals[0].message
     assert isinstance(refusals[0], Refusal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,13 +110,17 @@ class IgnoresTimeLimits(MemoryCompute):
 
 
 class PromisesGpus(MemoryCompute):
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
         return []
 
 
 class RefusesEverything(MemoryCompute):
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
         return [Refusal("key", "not today")]
+
+
+class OffersNothing(MemoryCompute):
+    capabilities = replace(MemoryCompute.capabilities, choices=True)
 
 
 Exam = type[ComputeContract]
@@ -141,6 +146,7 @@ class Quick(ComputeContract):
         (ForgetsItsOwnHandles, Quick.test_a_handle_works_in_another_adapter_as_json),
         (IgnoresTimeLimits, Quick.test_a_job_past_its_time_limit_is_ended),
         (PromisesGpus, Quick.test_gpus_are_refused_where_there_are_none),
+        (OffersNothing, Quick.test_choices_are_for_settings_that_there_are),
         (RefusesEverything, Quick.test_a_plain_request_is_not_refused),
     ],
 )

@@ -17,7 +17,7 @@ import pytest
 
 from compute.sciserver_rig import PASSWORD, USER, Open, opening, over
 from deepforge.compute.client import ComputeClient
-from deepforge.compute.port import JobHandle, JobReport, NeededPath
+from deepforge.compute.port import JobHandle, JobReport, NeededPath, Resources
 from deepforge.compute.sciserver.adapter import SciServerCompute
 from deepforge.compute.sciserver.package import pack
 from deepforge.errors import (
@@ -83,7 +83,7 @@ def test_it_is_polite_by_itself() -> None:
     [
         (48, 0, JobReport("exited", 0, "normal")),
         (80, 3, JobReport("exited", 3, "normal")),
-        (144, 0, JobReport("cancelled")),
+        (144, 0, JobReport("cancelled", reason="normal")),
     ],
 )
 async def test_combined_status_bits_are_read_as_bits(
@@ -187,6 +187,42 @@ async def test_trouble_at_the_end_ends_nothing(site: SciServer, open_one: Open) 
         assert (await over(adapter, handle)).exit_code == 4
 
 
+async def test_the_record_of_a_job_is_asked_for_once(site: SciServer, open_one: Open) -> None:
+    """However long its files cannot be read after its end."""
+    async with open_one() as adapter:
+        handles = [await adapter.submit(python("raise SystemExit(4)")) for _ in range(3)]
+        await asyncio.to_thread(wait_over, site)
+        adapter._board()._read_at_s = None
+        site.faults.add("error", path="exit.json", text="Internal trouble", times=9)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await adapter.poll(handles)
+        site.faults.clear()
+        for handle in handles:
+            assert (await over(adapter, handle)).exit_code == 4
+
+        ids = [handle["id"] for handle in handles]
+        assert [asked(site, "GET", f"/racm/jobm/rest/jobs/{id}") for id in ids] == [1, 1, 1]
+
+
+async def test_a_status_that_no_list_has_is_looked_at_rarely(
+    site: SciServer, open_one: Open
+) -> None:
+    async with open_one() as adapter:
+        handle = await adapter.submit(python("import time; time.sleep(60)"))
+        await started(adapter, handle)
+        site.faults.clear()
+        site.jobs.by_id[handle["id"]].status = 24  # started and finished, and no more than that
+        await asyncio.sleep(adapter.list_every_s)
+        states = []
+        for _ in range(10):
+            adapter._board()._read_at_s = None
+            states.append((await state_of(adapter, handle)).state)
+
+        assert states == ["running"] * 10
+        assert asked(site, "GET", f"/racm/jobm/rest/jobs/{handle['id']}") == 1
+
+
 async def test_messages_of_the_service_are_shown(site: SciServer, open_one: Open) -> None:
     site.faults.add("job_error", text="No space left for images")
     async with open_one() as adapter:
@@ -261,13 +297,11 @@ async def test_the_folder_of_a_job_is_gone_after_its_release(
     async with open_one() as adapter:
         handle = await adapter.submit(python(""))
         await over(adapter, handle)
-        scratch = site.state.volume("Temporary", USER, "scratch")
-        assert scratch is not None
-        assert len(list((scratch.folder / "deepforge").iterdir())) == 1
+        assert len(folders_of_jobs(site)) == 1
 
         await adapter.release(handle)
 
-        assert list((scratch.folder / "deepforge").iterdir()) == []
+        assert folders_of_jobs(site) == []
         assert (await state_of(adapter, handle)).state == "missing"
     async with open_one() as another:
         assert (await state_of(another, handle)).state == "missing"
@@ -411,6 +445,19 @@ async def test_a_cancelled_job_is_cancelling_until_it_is_over(
     assert asked(site, "POST", f"/racm/jobm/rest/jobs/{handle['id']}/cancel") == 1
 
 
+async def test_an_answer_to_a_cancel_is_listened_to(site: SciServer, open_one: Open) -> None:
+    """One that failed is asked for again; one for what is not known there is fine."""
+    async with open_one() as adapter:
+        handle = await adapter.submit(python("import time; time.sleep(60)"))
+        site.faults.add("error", path="/cancel$", text="Internal trouble")
+        with pytest.raises(Unavailable, match="Internal trouble"):
+            await adapter.cancel([handle])
+
+        await adapter.cancel([handle])
+        assert (await over(adapter, handle)).state == "cancelled"
+        await adapter.cancel([{**handle, "key": "another", "id": 1}])
+
+
 async def test_the_site_s_time_limit_is_told(site: SciServer, open_one: Open) -> None:
     site.faults.add("job_timeout", after_s=0.1)
     async with open_one() as adapter:
@@ -421,6 +468,27 @@ async def test_the_site_s_time_limit_is_told(site: SciServer, open_one: Open) ->
     assert "time limit of 24 h" in (report.message or "")
 
 
+async def test_the_site_s_time_limit_is_told_before_it_strikes(
+    site: SciServer, open_one: Open
+) -> None:
+    for domain in site.state.domains:
+        domain.timeout_s, domain.jobs_per_user = 1800.0, 3
+    sleeps = python("import time; time.sleep(60)")
+    long, short = Resources(walltime_s=5400.0), Resources(walltime_s=900.0)
+    async with open_one(domain="Small Jobs Domain") as adapter:
+        first = await adapter.submit(replace(sleeps, key="first", resources=long))
+        await started(adapter, first)
+        site.jobs.is_held = True
+        second = await adapter.submit(replace(sleeps, key="second", resources=long))
+        third = await adapter.submit(replace(sleeps, key="third", resources=short))
+        reports = await adapter.poll([first, second, third])
+
+    words = "Small Jobs Domain ends jobs after 30 min, and this one may take 90 min"
+    assert [report.message for report in reports] == [words, words, None]
+    records = [one for one in site.requests if one.path.endswith(f"/jobs/{first['id']}")]
+    assert len(records) == 1, "it is asked for once"
+
+
 async def test_a_job_that_somebody_else_cancels_is_cancelled(
     site: SciServer, open_one: Open
 ) -> None:
@@ -428,7 +496,7 @@ async def test_a_job_that_somebody_else_cancels_is_cancelled(
     async with open_one() as adapter:
         report = await over(adapter, await adapter.submit(python("import time; time.sleep(60)")))
 
-    assert report == JobReport("cancelled", message="Canceled by an administrator")
+    assert report == JobReport("cancelled", reason="normal", message="Canceled by an administrator")
 
 
 async def test_the_service_s_own_folder_may_vanish(site: SciServer, open_one: Open) -> None:
@@ -480,12 +548,26 @@ async def test_an_image_that_went_away_is_named(site: SciServer, open_one: Open)
         await adapter.check()
         domain.images.clear()
         domain.images["Another one"] = None
-        with pytest.raises(InvalidRequest, match="No valid Docker image"):
-            await adapter.submit(python(""))
         with pytest.raises(ConfigError) as raised:
             await adapter.submit(python(""))
 
     assert "Another one" in (raised.value.hint or "")
+    assert folders_of_jobs(site) == []
+
+
+async def test_an_image_that_nobody_asked_for_is_chosen_again(
+    site: SciServer, open_one: Open
+) -> None:
+    domain = site.state.domains[0]
+    async with open_one() as adapter:
+        await adapter.check()
+        domain.images.clear()
+        domain.images["Another one"] = None
+
+        handle = await adapter.submit(python(""))
+
+    assert site.jobs.by_id[handle["id"]].image == "Another one"
+    assert len(site.jobs.by_id) == 1
 
 
 async def test_a_volume_that_was_made_just_now_is_found(site: SciServer, open_one: Open) -> None:
@@ -557,6 +639,12 @@ async def test_requests_for_one_job(site: SciServer, open_one: Open) -> None:
         await settled(site, before + 8)  # the list, the job, its folder, its record
         await adapter.release(handle)
         await settled(site, before + 9)
+
+
+def folders_of_jobs(site: SciServer) -> list[str]:
+    scratch = site.state.volume("Temporary", USER, "scratch")
+    assert scratch is not None
+    return [one.name for one in (scratch.folder / "deepforge").iterdir()]
 
 
 async def settled(site: SciServer, count: int) -> None:

@@ -127,9 +127,9 @@ async def test_impossible_file_names_are_refused(open_server: OpenServer, name: 
     assert caught.value.part == "files"
 
 
-def test_more_than_the_machine_has_is_refused(open_server: OpenServer) -> None:
+async def test_more_than_the_machine_has_is_refused(open_server: OpenServer) -> None:
     asked = Resources(cpus=100_000, memory_bytes=2**60, gpus=1)
-    refusals = open_server().why_not(python("", resources=asked))
+    refusals = await open_server().why_not(python("", resources=asked))
     parts = [refusal.part for refusal in refusals]
     assert parts == ["resources.cpus", "resources.memory_bytes", "resources.gpus"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deepforge.connections.endpoints import AllowedEndpoints
 from deepforge.connections.secrets import SecretBox
 from deepforge.connections.store import Connection, Connections
 from deepforge.documents.port import DocumentStore
@@ -436,3 +437,98 @@ async def test_secrets_of_others_and_of_defaults_are_not_replaced(make: Make) ->
         await connections.replace_secrets("storage", "lab", {}, owner="eve")
     with pytest.raises(InvalidRequest, match="cannot be changed"):
         await connections.replace_secrets("compute", "server", {}, owner="ada")
+
+
+SKY = {"username": "alice", "site": "https://sky.example.org"}
+TOKEN = {"token": "gAAAAA-the-token"}
+
+
+async def tokens(connections: Connections, port: Port, name: str, owner: str = "ada") -> Any:
+    return (await connections.settings_of(await connections.get(port, name, owner=owner))).token
+
+
+async def test_one_login_serves_what_is_added_later_for_the_same_account(make: Make) -> None:
+    connections = make()
+    await connections.add("storage", "sky", "sciserver", SKY | TOKEN, owner="ada")
+
+    for port, name, change in (
+        ("compute", "sci", {}),
+        ("storage", "slash", {"site": "https://sky.example.org/"}),
+        ("storage", "empty", {"token": "", "password": None}),
+    ):
+        added = await connections.add(port, name, "sciserver", SKY | change, owner="ada")  # type: ignore[arg-type]
+        assert added.secret_names == ("token",)
+        assert await tokens(connections, added.port, name) == Secret(TOKEN["token"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"site": "https://other.example.org"},
+        {"site": "http://sky.example.org"},
+        {"username": "bob"},
+        {"password": "her own"},
+    ],
+)
+async def test_a_login_goes_nowhere_else(make: Make, change: dict[str, str]) -> None:
+    connections = make()
+    await connections.add("storage", "sky", "sciserver", SKY | TOKEN, owner="ada")
+
+    await connections.add("compute", "sci", "sciserver", SKY | change, owner="ada")
+    await connections.add("compute", "sci", "sciserver", SKY, owner="eve")
+    made = await connections.draft("compute", "sciserver", SKY, owner="eve")
+
+    assert await tokens(connections, "compute", "sci") is None
+    assert await tokens(connections, "compute", "sci", "eve") is None
+    assert made.settings.token is None
+
+
+async def test_a_password_is_not_shared(make: Make) -> None:
+    connections = make()
+    password = {"password": "wonderland"}
+    await connections.add("storage", "sky", "sciserver", SKY | password, owner="ada")
+
+    added = await connections.add("compute", "sci", "sciserver", SKY, owner="ada")
+
+    assert added.secret_names == ()
+
+
+async def test_a_draft_is_made_with_the_login_and_not_kept(make: Make, tmp_path: Path) -> None:
+    connections = make()
+    await connections.add("storage", "sky", "sciserver", SKY | TOKEN, owner="ada")
+    before = await connections.list("compute", owner="ada")
+
+    made = await connections.draft("compute", "sciserver", SKY | {"domain": "x"}, owner="ada")
+
+    assert made.settings.domain == "x"
+    assert made.settings.token == Secret(TOKEN["token"])
+    assert await connections.list("compute", owner="ada") == before
+    assert not (tmp_path / "home" / "computes").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"username": "alice", "sight": "x"}, ConfigError),
+        ({}, ConfigError),
+        ({"username": "../bob"}, ConfigError),
+        (SKY | {"site": "https://127.0.0.1:9"}, ConfigError),
+        (SKY | {"site": "http://sky.example.org"}, ConfigError),
+    ],
+)
+async def test_a_draft_calls_nothing_that_may_not_be_called(
+    make: Make, values: dict[str, str], kind: type[DeepForgeError]
+) -> None:
+    connections = make(endpoints=AllowedEndpoints())
+
+    with pytest.raises(kind):
+        await connections.draft("storage", "sciserver", values, owner="ada")
+
+
+async def test_a_draft_is_for_those_who_may_use_the_adapter(make: Make) -> None:
+    connections = make(may_use_server=nobody)
+
+    with pytest.raises(Forbidden):
+        await connections.draft("storage", "local", {"folder": "/x"}, owner="ada")
+    with pytest.raises(NotFound):
+        await connections.draft("storage", "no-such", {}, owner="ada")

@@ -243,6 +243,41 @@ def test_an_end_without_a_result(report: JobReport, state: JobState, kind: str) 
     assert "python3: not found" in job.failure.message
 
 
+def test_what_a_compute_says_meanwhile_is_kept_until_it_says_something_else() -> None:
+    job, _ = told(running(), machine.Reported(1, JobReport("running", message="cancelling")))
+    again, _ = told(job, machine.Reported(1, JobReport("running", message="cancelling")))
+    silent, _ = told(job, machine.Reported(1, JobReport("running")))
+
+    assert "cancelling" == job.attempts[-1].said
+    assert again is job
+    assert silent.attempts[-1].said is None
+
+
+def test_whom_people_cancelled_is_not_begun_again() -> None:
+    report = JobReport("cancelled", reason="normal", message="Canceled by bob")
+    job, _ = told(running(), machine.Reported(1, report), machine.NoResult(1, report))
+
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert "Canceled by bob" in job.failure.message
+
+
+def test_a_limit_of_the_compute_is_not_said_to_be_ours() -> None:
+    own, theirs = (
+        told(running(), machine.Reported(1, report), machine.NoResult(1, report))[0].failure
+        for report in (
+            JobReport("exited", -9, "walltime"),
+            JobReport("exited", -9, "walltime", "a day is over"),
+        )
+    )
+
+    assert own is not None
+    assert theirs is not None
+    assert "`time`" in (own.hint or "")
+    assert "a day is over" in theirs.message
+    assert "`time`" not in (theirs.hint or "")
+
+
 def test_who_may_have_killed_a_runner_is_said() -> None:
     killed, ended = (
         told(running(), machine.Reported(1, report), machine.NoResult(1, report))[0].failure
@@ -283,6 +318,31 @@ def test_cancel_while_submitting_goes_out_with_the_answer() -> None:
     job, done = told(job, machine.Accepted(1, {"pid": 7}))
 
     assert done == (machine.Cancel(1),)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (machine.Freed(), machine.Due()),
+        (machine.Freed(), machine.Due(), machine.Accepted(1, {"pid": 7})),
+        (machine.Freed(), machine.Due(), machine.Started(1, "a")),
+        (machine.Freed(), machine.Due(), machine.Started(1, "a"), machine.Finished(1)),
+    ],
+)
+def test_a_cancel_that_nobody_hears_ends_the_job_here(events: tuple[Event, ...]) -> None:
+    unasked = machine.Unasked(1, "its machine is gone")
+    still, nothing = told(told(new_job(), *events)[0], unasked)
+    job, _ = told(new_job(), *events, machine.CancelAsked())
+    same, _ = told(job, replace(unasked, attempt=2))
+    job, done = told(job, unasked)
+
+    assert (True, ()) == (still.state.is_active, nothing)  # nobody wants it cancelled
+    assert same.state.is_active
+    assert (JobState.CANCELLED, ()) == (job.state, done)
+    assert job.failure is not None
+    assert "its process could not be asked to end (its machine is gone)" in job.failure.message
+    late = machine.Collected(1, result("succeeded"), {"model": VALUE})
+    assert job == told(job, machine.Finished(1), late)[0]
 
 
 def test_a_job_that_succeeded_before_its_cancel_arrived_has_succeeded() -> None:
@@ -345,6 +405,7 @@ _EVENTS: st.SearchStrategy[Event] = st.one_of(
     _about(lambda number: machine.Started(number, "a")),
     _about(lambda number: machine.Started(number, "b")),
     _about(machine.Finished),
+    _about(lambda number: machine.Unasked(number, "gone")),
     st.builds(machine.Reported, _NUMBERS, _REPORTS),
     st.builds(machine.NoResult, _NUMBERS, _REPORTS),
     st.builds(

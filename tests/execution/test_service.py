@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from deepforge.compute.memory import MemoryJob
+from deepforge.compute.memory import MemoryCompute, MemoryJob
+from deepforge.compute.port import JobRequest, Refusal
 from deepforge.connections.store import LOCAL_OWNER
 from deepforge.errors import (
     Conflict,
@@ -19,6 +20,7 @@ from deepforge.errors import (
 )
 from deepforge.execution.model import ExecutionState, StartRequest
 from deepforge.ids import digest
+from deepforge.storage.local import LocalAdapter
 from execution.rig import CHAIN, Rig, fail, job_named, job_of, leave_result, opened, states
 
 
@@ -114,6 +116,34 @@ async def test_a_storage_the_compute_cannot_reach_is_refused(home: Path) -> None
         await rig.record()
 
         assert "--public-url" in await refused(rig, InvalidRequest, storage="plain")
+
+
+async def test_a_storage_for_reading_only_is_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalAdapter, "read_only", True)
+    await rig.record()
+
+    assert "for reading only" in await refused(rig, InvalidRequest)
+
+
+async def test_a_compute_is_asked_once_for_jobs_that_want_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[JobRequest] = []
+
+    async def why_not(self: MemoryCompute, request: JobRequest) -> list[Refusal]:
+        asked.append(request)
+        return [Refusal("paths", "not today")]
+
+    monkeypatch.setattr(MemoryCompute, "why_not", why_not)
+    await rig.record()
+
+    assert "not today" in await refused(rig, InvalidRequest)
+    (only,) = asked
+    assert [(one.path, one.writable) for one in only.paths] == [
+        ((await rig.opener.storage("local")).file_root, True)
+    ]
 
 
 async def test_an_operation_the_compute_cannot_run_is_refused(rig: Rig) -> None:

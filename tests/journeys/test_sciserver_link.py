@@ -1,119 +1,60 @@
-"""Data in SciServer's volumes, jobs elsewhere: links that end, and a service that misbehaves."""
+"""Links to SciServer that end while a pipeline runs: it waits for the next one, and goes on."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from deepforge.testing.sciserver import SciServer, running
-from journeys.parts import Server, serving, states, steps_project, view_of, wait_until, working
-from shell import EXAMPLES, Shell
+from deepforge.testing.sciserver import SciServer
+from journeys.parts import wait_until
+from journeys.sciserver_lab import Lab, lab
 
-WAITS = """
-(folder / f"begun-{n}").touch()
-while not (folder / f"go-{n}").exists():
-    time.sleep(0.02)
-"""
+__all__ = ["lab"]
 
 
-@pytest.fixture
-def site() -> Iterator[SciServer]:
-    with running() as site:
-        site.users.add_user("alice", "wonderland")
-        yield site
+def revoked(site: SciServer, token: str) -> None:
+    site.users.revoke(token)
 
 
-@pytest.fixture
-def server(shell: Shell, site: SciServer) -> Iterator[Server]:
-    with serving(shell) as server:
-        server.client(
-            "storage", "add", "sciserver", "sky", "--username", "alice", "--site", site.url
-        )
-        link(server)
-        yield server
+def ended_by_the_clock(site: SciServer, token: str) -> None:
+    site.users.tokens[token].expires_at = site.state.now()
 
 
-def link(server: Server) -> None:
-    server.client("sciserver", "link", "--password", input=b"wonderland\n")
+def believed_by_files_for_a_while(site: SciServer, token: str) -> None:
+    site.state.verdicts_kept_s = 1.0
+    site.users.revoke(token)
 
 
-def test_it_goes_on_after_linking_again(server: Server, site: SciServer, tmp_path: Path) -> None:
-    project = steps_project(tmp_path / "steps", 2, WAITS, chained=True)
-    folder = tmp_path / "steps"
-    execution = server.client("run", project, "--storage", "sky", "--detach").out.strip()
-    wait_until((folder / "begun-0").exists)
-
-    site.users.revoke()
-    (folder / "go-0").touch()
-    (folder / "go-1").touch()
-
-    def paused_by() -> str:
-        return str(view_of(server.client, execution)["paused_by"] or "")
-
-    told = wait_until(paused_by)
-    assert "your link to SciServer" in told
-    assert "deepforge sciserver link" in told
-    assert view_of(server.client, execution)["status"] == "running"
-
-    link(server)
-
-    wait_until(lambda: view_of(server.client, execution)["status"] != "running")
-    view = view_of(server.client, execution)
-    assert states(view) == {"v0": "succeeded", "v1": "succeeded"}, view
-    assert view["paused_by"] is None
-    assert site.state.volume("Storage", "alice", "deepforge_data") is not None
-
-
-@pytest.mark.parametrize("compute", ["server", "worker"])
-def test_digits_elsewhere_with_data_in_a_volume(
-    server: Server, site: SciServer, shell: Shell, compute: str
+@pytest.mark.parametrize("compute", ["server", "sciserver"])
+@pytest.mark.parametrize("end", [revoked, ended_by_the_clock, believed_by_files_for_a_while])
+def test_it_goes_on_after_linking_again(
+    lab: Lab, compute: str, end: Callable[[SciServer, str], None]
 ) -> None:
-    """The server passes the data on: no token reaches the job."""
-    run = ("run", EXAMPLES / "digits", "--storage", "sky", "--json")
-    if compute == "server":
-        result = server.client(*run, timeout_s=300)
-    else:
-        server.client("compute", "add", "worker", "mine")
-        with working(shell, server.url):
-            result = server.client(*run, "--compute", "mine", timeout_s=300)
+    user = f"{compute}_{end.__name__}"
+    lab.site.users.add_user(user, "builder")
+    token = lab.site.users.add_token(user)
+    lab.add("storage", f"s-{user}", user=user, secret=("token", token))
+    lab.add("compute", f"c-{user}", user=user, secret=("token", token))
+    place = f"c-{user}" if compute == "sciserver" else "server"
+    execution = lab.begin(place, seconds=1.5, storage=f"s-{user}")
+    wait_until(lambda: {job["status"] for job in lab.view(execution)["jobs"]} >= {"running"})
 
-    assert result.json["status"] == "succeeded"
-    accuracy = server.client("artifacts", "get", "accuracy", "-").data
-    assert pickle.loads(accuracy) > 0.9  # we wrote these bytes ourselves a moment ago
+    end(lab.site, token)
 
+    paused = wait_until(lambda: lab.view(execution)["paused_by"])
+    assert "your link to SciServer" in paused
+    assert "deepforge sciserver link" in paused
+    shown = lab.server.client("executions", "show", execution)
+    assert "deepforge sciserver link" in shown.out
+    assert f"s-{user}: your link to SciServer" in shown.err
+    assert lab.view(execution)["status"] == "running"
 
-@pytest.fixture(scope="module")
-def lasting_site() -> Iterator[SciServer]:
-    with running() as site:
-        site.users.add_user("alice", "wonderland")
-        yield site
+    lab.server.client("sciserver", "link", "--username", user, "--password", input=b"builder\n")
 
-
-FAULTS: dict[str, dict[str, Any]] = {
-    "a proxy that is away": {"kind": "status", "status": 502, "times": 2},
-    "too many requests": {"kind": "status", "status": 429, "times": 2},
-    "an internal error": {"kind": "error", "times": 2},
-    "an upload that is not begun": {"kind": "reset_before", "method": "PUT"},
-    "an upload that breaks off": {"kind": "reset_before", "method": "PUT", "after_bytes": 50},
-    "a stored object, not told": {"kind": "reset_after", "method": "PUT", "path": "/api/file/"},
-    "a moved object, not told": {"kind": "reset_after", "method": "PUT", "path": "/api/data/"},
-    "a short download": {"kind": "truncate", "method": "GET", "path": "/file/", "after_bytes": 20},
-    "a changed byte": {"kind": "corrupt", "method": "GET", "path": "/file/", "after_bytes": 20},
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_pipeline_survives(shell: Shell, lasting_site: SciServer, fault: dict[str, Any]) -> None:
-    account = ("--username", "alice", "--site", lasting_site.url, "--password", "-")
-    shell("storage", "add", "sciserver", "sky", *account, input=b"wonderland")
-    values = {"path": "/fileservice/", **fault}
-    lasting_site.faults.add(**values, skip=2 if "method" in fault else 10)
-
-    done = shell("run", EXAMPLES / "hello", "--storage", "sky", "--json").json
-
-    assert done["status"] == "succeeded"
-    assert not lasting_site.faults.waiting
+    ran = lab.ended(execution)
+    assert ran.states == {"data": "succeeded", "size": "succeeded"}, ran.view
+    assert ran.view["paused_by"] is None
+    if compute == "sciserver":
+        assert ran.attempts == {"data": 1, "size": 1}
+        assert len(lab.labels(execution)) == 2

@@ -148,6 +148,29 @@ async def test_a_link_that_ended_asks_for_a_new_one(site: SciServer, hosts: Host
         assert await volumes(relinked) == 200
 
 
+async def test_a_session_that_nobody_uses_holds_no_connection(
+    site: SciServer, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After linking again the former one stays open for who holds it, and may be held for ever."""
+    monkeypatch.setattr("deepforge.sciserver.session.REST_S", 0.1)
+    async with Session(hosts, "alice", RIGHT) as session:
+        site.faults.add("slow", path="/volumes", after_s=0.5)
+        assert await volumes(session) == 200  # it takes longer than a rest, and is not cut off
+        held = session._http
+        assert held is not None
+        for _ in range(500):
+            if held.is_closed:
+                break
+            await asyncio.sleep(0.02)
+        assert held.is_closed
+
+        assert await volumes(session) == 200
+        again = session._http
+        assert again is not None
+        assert again is not held
+    assert again.is_closed
+
+
 async def test_an_account_that_was_never_linked_says_how(hosts: Hosts) -> None:
     async with Session(hosts, "alice") as session:
         with pytest.raises(AuthError) as caught:

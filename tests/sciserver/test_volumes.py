@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deepforge.errors import ConfigError
-from deepforge.sciserver.volumes import Found, Room, Volume, room_of
+from deepforge.sciserver.volumes import DATA, Found, Room, Volume, room_of
 
 MINE = Found(Volume("Storage", "alice", "data"), id=9, pool_id=1, actions=("read", "write"))
 BOBS = Found(Volume("Storage", "bob", "data"), id=10, pool_id=1, actions=("read", "write"))
@@ -24,12 +24,51 @@ def test_a_volume_may_be_named_in_three_ways(text: str, path: str) -> None:
     assert path == Volume.named(text, pool="Storage", username="alice").path
 
 
-@pytest.mark.parametrize("text", ["", "/", "a//b", "a/b/c/d", "..", "a/.."])
+LONG = "ä" * 128
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "/", " ", "a//b", "a/b/c/d", "..", "a/..", "./a", "a\nb", "a\\b", "a\0", "\x1b[31m", LONG],
+)
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Volume.named(text, pool="Storage", username="alice")
 
     assert set(caught.value.fields) == {"volume"}
+
+
+@pytest.mark.parametrize("text", ["a%2fb", "100%", "my vol", "😀", "a:b", ".hidden", "ä" * 127])
+def test_odd_names_are_names(text: str) -> None:
+    assert (
+        f"Storage/alice/{text}" == Volume.named(f" {text}/ ", pool="Storage", username="alice").path
+    )
+
+
+@pytest.mark.parametrize(
+    "username",
+    ["", " ", "alice ", "al ice", "../bob", "alice/x", ".", "..", "a\nb", "a\\b", "😀", "%2e"],
+)
+def test_what_no_account_is_called_is_refused(username: str) -> None:
+    """It is a part of every path."""
+    with pytest.raises(ConfigError) as caught:
+        Volume.named("data", pool="Storage", username=username)
+
+    assert set(caught.value.fields) == {"username"}
+
+
+@pytest.mark.parametrize("username", ["alice", "Alice_2", "a.b-c@example.org"])
+def test_accounts_have_plain_names(username: str) -> None:
+    assert username == Volume.named("data", pool="Storage", username=username).owner
+
+
+def test_a_data_volume_has_a_name_alone() -> None:
+    volume = Volume.named("SDSS DAS", pool=DATA, username="alice")
+
+    assert (volume.path, volume.is_data) == ("SDSS DAS", True)
+    for text in ("alice/sdss", "Storage/alice/sdss", "..", ""):
+        with pytest.raises(ConfigError, match="data volume"):
+            Volume.named(text, pool=DATA, username="alice")
 
 
 def per_user(used: int, quota: int, pool: int = 1, name: str = "alice") -> dict[str, Any]:

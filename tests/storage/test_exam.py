@@ -16,7 +16,7 @@ import pytest
 
 from deepforge.errors import AlreadyExists, DeepForgeError, InvalidRequest, NotFound, Unavailable
 from deepforge.ids import new_id, utc_now
-from deepforge.settings import build
+from deepforge.settings import Choices, build
 from deepforge.storage.local import LocalAdapter, LocalSettings
 from deepforge.storage.memory import MemoryAdapter, MemorySettings
 from deepforge.storage.port import Grant, Method, ObjectInfo, StorageAdapter
@@ -386,6 +386,17 @@ class LeavesATrace(MemoryAdapter):
         await self.put("check-was-here", stream([b""]))
 
 
+class OffersForNothing(MemoryAdapter):
+    capabilities = replace(MemoryAdapter.capabilities, choices=True)
+
+    async def choices(self) -> dict[str, Choices]:
+        return {"no such": Choices(())}
+
+
+class OffersNothing(MemoryAdapter):
+    capabilities = replace(MemoryAdapter.capabilities, choices=True)
+
+
 BROKEN = {
     LosesTheLastByteOfOddOnes: {"gives_back_what_was_put", "serves_many_tasks"},
     LosesAChunkOfSeven: {"keeps_a_large_object"},
@@ -418,6 +429,8 @@ BROKEN = {
     HidesThatItCopies: {"declares_what_it_does"},
     PretendsToDelete: {"refuses_what_it_cannot_do"},
     LeavesATrace: {"checks_without_a_trace"},
+    OffersForNothing: {"offers_choices_for_its_settings"},
+    OffersNothing: {"offers_choices_for_its_settings"},
 }
 
 

@@ -169,7 +169,39 @@ async def test_a_put_of_a_small_object_costs_three_requests(
     await client.put_bytes("folder/second", b"x")
 
     told = [(one.method, one.path.split("/")[3]) for one in site.requests]
-    assert told == [("PUT", "file"), ("HEAD", "file"), ("PUT", "data")]
+    assert told == [("PUT", "file"), ("GET", "file"), ("PUT", "data")]
+
+
+async def test_a_stat_costs_one_request_however_full_the_folder_is(
+    client: StorageClient, site: SciServer
+) -> None:
+    for number in range(9):
+        await client.put_bytes(f"folder/{number}", b"x")
+    site.requests.clear()
+
+    await client.stat("folder/7")
+
+    assert ["HEAD"] == [one.method for one in site.requests]
+
+
+async def test_what_is_small_is_read_again_and_what_is_large_is_measured(
+    client: StorageClient, site: SciServer
+) -> None:
+    """The service knows no digests."""
+    site.faults.add("corrupt", method="PUT", path="/api/file/", after_bytes=77_777)
+
+    small = await client.put_bytes("small", CONTENT)
+
+    assert CONTENT == await client.get_bytes(small, limit_bytes=2 * MIB)
+    assert files_in(site) == ["small"]
+
+    content = bytes(5 * MIB)
+    site.requests.clear()
+    site.faults.add("corrupt", method="PUT", path="/api/file/", after_bytes=77_777)
+    large = await client.put_bytes("large", content)
+    assert [one for one in site.requests if one.method == "GET" and "/file/" in one.path] == []
+    with pytest.raises(Corrupt):
+        await client.get_bytes(large, limit_bytes=9 * MIB)
 
 
 async def test_at_most_four_requests_are_under_way(
@@ -286,7 +318,7 @@ async def test_who_came_first_stays_after_a_lost_answer(
     ("text", "kind"),
     [
         ("Missing required permissions on volume", Forbidden),
-        ("Volume does not exist", NotFound),
+        ("Volume does not exist", ConfigError),
         ("Error.  Disk quota exceeded", StorageFull),
         ("/srv/x: No space left on device", StorageFull),
         ("Attempted to access a path outside of the requested volume", InvalidRequest),

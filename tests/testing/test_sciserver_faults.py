@@ -89,6 +89,15 @@ def test_one_byte_is_another(site: SciServer, http: httpx.Client) -> None:
     assert [40] == [at for at in range(100) if found[at] != HUNDRED[at]]
 
 
+def test_one_byte_is_stored_as_another(site: SciServer, http: httpx.Client) -> None:
+    site.faults.add("corrupt", method="PUT", after_bytes=40)
+    assert 200 == http.put(FILE, content=HUNDRED).status_code
+
+    found = http.get(FILE).content
+
+    assert [40] == [at for at in range(100) if found[at] != HUNDRED[at]]
+
+
 @pytest.mark.usefixtures("stored")
 def test_a_trickle_is_slow_and_whole(site: SciServer, http: httpx.Client) -> None:
     site.faults.add("trickle", after_bytes=20, after_s=0.05)
@@ -238,6 +247,14 @@ def test_all_requests_are_counted(site: SciServer, http: httpx.Client) -> None:
         ("GET", "/fileservice/api/volumes", "TaskName=a", 200),
         ("HEAD", FILE, "", 200),
     ] == [(one.method, one.path, one.query, one.status) for one in site.requests]
+
+
+def test_what_requests_carry_is_measured(site: SciServer, http: httpx.Client) -> None:
+    http.put(FILE, content=HUNDRED)
+    http.get(FILE)
+    http.head(FILE)
+
+    assert [100, 100, 0] == [one.size_bytes for one in site.requests]
 
 
 def test_links_do_not_lead_out_of_a_volume(

@@ -11,13 +11,15 @@ import click
 
 from deepforge.cli import show
 from deepforge.cli.main import FAILED, SUCCEEDED
-from deepforge.errors import ConfigError, InvalidRequest
+from deepforge.errors import AuthError, ConfigError, DeepForgeError, InvalidRequest
 
 if TYPE_CHECKING:
+    from deepforge.cli.client import Client
     from deepforge.plugins import AdapterInfo, Broken, Port
-    from deepforge.settings import Setting
+    from deepforge.settings import Choices, Setting
 
 _DEEP_CHECK_S = 1800.0
+_VERY_LIKE = 0.85
 
 _EXAMPLES = {
     ("storage", "s3"): """\b
@@ -114,6 +116,28 @@ def _group(port: Port, things: str, purpose: str) -> click.Group:
             _print_checks(name, answer)
         return SUCCEEDED if answer["ok"] else FAILED
 
+    @group.command("choices", help=f"Show what the service of a {port} offers for its settings.")
+    @click.argument("name")
+    @show.json_option
+    def choices(name: str, as_json: bool) -> None:
+        from deepforge.cli.client import connect
+
+        with connect() as client:
+            answer = client.get(f"/connections/{port}/{quote(name, safe='')}/choices")
+        if answer["problem"]:
+            raise _problem(answer)
+        if as_json:
+            show.print_json(answer["items"])
+            return
+        if not answer["items"]:
+            click.echo(f"the service of {name} offers no choices", err=True)
+        rows = [
+            (one["setting"], each["value"], each["note"])
+            for one in answer["items"]
+            for each in one["offered"] or [{"value": "", "note": "nothing is offered"}]
+        ]
+        show.print_table(("setting", "value", "note"), rows)
+
     return group
 
 
@@ -171,13 +195,20 @@ def _add_command(port: Port, info: AdapterInfo) -> click.Command:
         from deepforge.cli.client import connect
 
         with connect() as client:
+            problem = _check_offered(client, port, info, settings, given)
             made = client.post(
                 f"/connections/{port}", {"name": name, "adapter": info.id, "settings": given}
             )
         if as_json:
             show.print_json(made)
-        else:
-            click.echo(f"{port} {name} is kept; prove it: deepforge {port} check {name}", err=True)
+            return
+        click.echo(f"{port} {name} is kept; prove it: deepforge {port} check {name}", err=True)
+        if problem:
+            click.echo(f"its settings were not looked up: {problem.message}", err=True)
+            if problem.hint:
+                click.echo(f"    {click.style('hint:', fg='cyan')} {problem.hint}", err=True)
+        elif set(made["secrets"]) - given.keys():
+            click.echo("it uses the login of what you have at the same account", err=True)
 
     parameters: list[click.Parameter] = [click.Argument(["name"])]
     parameters += [_option(one) for one in settings]
@@ -190,6 +221,58 @@ def _add_command(port: Port, info: AdapterInfo) -> click.Command:
         or (_SECRETS_EPILOG if any(one.is_secret for one in settings) else None),
     )
     return show.json_option(command)
+
+
+def _check_offered(
+    client: Client,
+    port: Port,
+    info: AdapterInfo,
+    settings: tuple[Setting, ...],
+    given: dict[str, Any],
+) -> DeepForgeError | None:
+    """Refuse what the service does not offer, and a login that it does not accept. Returns why it
+    could not be asked, if so."""
+    from deepforge.settings import Choice, Choices, check_offered
+
+    answer = client.post(f"/adapters/{port}/{quote(info.id, safe='')}/choices", {"settings": given})
+    if answer["problem"]:
+        error = _problem(answer)
+        if isinstance(error, AuthError) and not error.expired:
+            raise error
+        return error
+    offered = {
+        one["setting"]: Choices(
+            tuple(Choice(each["value"], each["note"]) for each in one["offered"]),
+            one["several"],
+            one["others"],
+        )
+        for one in answer["items"]
+    }
+    check_offered({one.name: given.get(one.name, one.default) for one in settings}, offered)
+    for name, value in given.items():
+        if told := _told(offered.get(name), str(value)):
+            click.echo(show.one_line(f"{name} {value}: {told}"), err=True)
+    return None
+
+
+def _told(choices: Choices | None, value: str) -> str:
+    """What there is to say of a value: the service's note, or that there is one much like it."""
+    from deepforge.settings import like
+
+    if choices is None or choices.several:
+        return ""
+    notes = {one.value: one.note for one in choices.offered}
+    if value in notes:
+        return notes[value]
+    near = like(value, list(notes), cutoff=_VERY_LIKE)
+    return f"not there yet; did you mean {near[0]!r}?" if near else ""
+
+
+def _problem(answer: dict[str, Any]) -> DeepForgeError:
+    from deepforge.cli.client import spelled_error
+
+    told = answer["problem"]
+    return spelled_error(told["code"], told["message"], told["hint"], told["details"])
 
 
 def _option(one: Setting) -> click.Option:

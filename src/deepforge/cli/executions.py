@@ -61,6 +61,10 @@ def show_execution(execution: str, as_json: bool) -> None:
 
     with connect() as client:
         view = client.get(f"/executions/{_part(execution)}")
+        if view["paused_by"] and not as_json:
+            from deepforge.cli.sciserver import tell_ends
+
+            tell_ends(client, execution=view["id"])
     if as_json:
         show.print_json(view)
         return
@@ -83,7 +87,9 @@ def show_execution(execution: str, as_json: bool) -> None:
     click.echo()
     show.print_table(("job", "operation", "status", "attempts", "time", "compute"), _job_rows(view))
     for job in view["jobs"]:
-        if job["status"] == "failed":
+        if job["message"]:
+            click.echo(f"{job['name']}: {job['message']}")
+        if show.has_failure(job):
             show.print_failure(job, err=False)
     if view["artifacts"]:
         click.echo()
@@ -170,10 +176,12 @@ def rerun(execution: str, detach: bool, as_json: bool) -> int:
     """Run an execution again: the same commit and choices; what succeeded is taken over."""
     from deepforge.cli.client import connect
     from deepforge.cli.follow import follow
+    from deepforge.cli.sciserver import tell_ends
 
     with connect(driving=not detach) as client:
         if detach:
             client.must_outlive_us()
+        tell_ends(client, execution=execution)
         view = client.post(f"/executions/{_part(execution)}/rerun")
         if detach:
             show.print_json(show.result_json(view)) if as_json else click.echo(view["id"])

@@ -38,7 +38,7 @@ class PlainProgress:
     def __init__(self, *, prints_logs: bool = False) -> None:
         self._prints_logs = prints_logs
         self._names: dict[str, str] = {}
-        self._told: dict[str, tuple[str, int]] = {}
+        self._told: dict[str, tuple[str, int, str | None]] = {}
         self._partial: dict[str, str] = {}
 
     def begin(self, view: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ class PlainProgress:
             self.job(job)
 
     def job(self, job: Mapping[str, Any]) -> None:
-        told = (job["status"], job["attempts"])
+        told = (job["status"], job["attempts"], job.get("message"))
         if self._told.get(job["id"]) == told:
             return
         self._told[job["id"]] = told
@@ -100,6 +100,8 @@ def job_sentence(job: Mapping[str, Any]) -> str:
     """Say what became of a job; empty for states that need no words."""
     status = job["status"]
     took = show.seconds(job["seconds"])
+    if message := job.get("message"):
+        return f"{status}: {message}"
     if status == "running":
         return "running" if job["attempts"] < 2 else f"running, attempt {job['attempts']}"
     if status == "ready" and job["attempts"]:

@@ -91,10 +91,12 @@ def run(
 
 def run_folder(folder: Path, choices: dict[str, Any], *, detach: bool, as_json: bool) -> int:
     """Record the folder, run the pipeline, follow it to its end and return the exit code."""
-    name = _project_name(folder)
+    settings = _settings(folder)
+    name = settings["name"]
 
     from deepforge.cli.client import connect
     from deepforge.cli.follow import follow
+    from deepforge.cli.sciserver import tell_ends
     from deepforge.projects.folder import read_folder
 
     files = read_folder(folder)
@@ -103,7 +105,8 @@ def run_folder(folder: Path, choices: dict[str, Any], *, detach: bool, as_json: 
         if detach:
             client.must_outlive_us()
         commit = _record(client, name, files)
-        _tell_ends(client, choices)
+        if named := _named(choices, settings):
+            tell_ends(client, name=sorted(named))
         try:
             view = client.post(
                 f"/projects/{quote(name, safe='')}/executions", {"commit": commit, **choices}
@@ -151,7 +154,8 @@ def _default_compute(texts: Iterable[str]) -> str | None:
     return plain[0] if plain else None
 
 
-def _project_name(folder: Path) -> str:
+def _settings(folder: Path) -> dict[str, Any]:
+    """What deepforge.toml says, as it stands there; a name is in it."""
     import tomllib
 
     path = folder / _SETTINGS_FILE
@@ -178,7 +182,16 @@ def _project_name(folder: Path) -> str:
     name = settings.get("name")
     if not isinstance(name, str):
         raise _invalid(path, "has no name", f'add a line: name = "{_proposed(folder)}"')
-    return name
+    return settings
+
+
+def _named(choices: Mapping[str, Any], settings: Mapping[str, Any]) -> set[str]:
+    """The storages and computes that are chosen here, or by the project."""
+    defaults = settings.get("defaults")
+    named = [*choices.get("computes", {}).values()]
+    for one in ("storage", "compute"):
+        named.append(choices.get(one) or (isinstance(defaults, dict) and defaults.get(one)))
+    return {one for one in named if isinstance(one, str)}
 
 
 def _proposed(folder: Path) -> str:
@@ -207,15 +220,6 @@ def _tell_links(files: dict[str, FileEntry]) -> None:
     if links:
         names = ", ".join(map(repr, links[:5])) + (f" and {len(links) - 5} more" * (len(links) > 5))
         click.echo(f"symbolic links are recorded as the files they lead to: {names}", err=True)
-
-
-def _tell_ends(client: Client, choices: Mapping[str, Any]) -> None:
-    """Say which logins end soon: an execution that outlives one waits for another."""
-    chosen = (choices.get("storage"), choices.get("compute"), *choices.get("computes", {}).values())
-    if names := {name for name in chosen if name is not None}:
-        from deepforge.cli.sciserver import tell_ends
-
-        tell_ends(client, names)
 
 
 def _record(client: Client, name: str, files: dict[str, FileEntry]) -> str:

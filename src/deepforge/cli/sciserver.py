@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deepforge.settings import Secret
 
 _ADAPTER = "sciserver"
-_SOON_S = 3 * 3600.0
+_PASSING = "Temporary/"
 
 _EPILOG = """\b
 Examples:
@@ -77,9 +77,10 @@ def link(
     site = _the_one("site", {one["settings"]["site"].rstrip("/") for one in kept}, site)
     kept = [one for one in kept if one["settings"]["site"].rstrip("/") == site]
     hosts = Hosts.of(site)
-    if by_password:
+    if by_password or username is not None:
         names = {one["settings"]["username"] for one in kept}
         username = _the_one("username", names, username)
+    if by_password and username is not None:
         token = _log_in(hosts, username)
     else:
         token = _browse(hosts, browser, wait_s)
@@ -121,25 +122,32 @@ def status(as_json: bool) -> int:
         click.echo("no storage or compute of yours is at SciServer", err=True)
     else:
         rows = [
-            (one["port"], one["name"], one["username"], _lasts(one), _room(one)) for one in found
+            (one["port"], one["name"], one["username"], one["volume"], _lasts(one), _room(one))
+            for one in found
         ]
-        show.print_table(("port", "name", "account", "link", "used"), rows)
+        show.print_table(("port", "name", "account", "volume", "link", "used"), rows)
         _tell(found)
     return FAILED if any(one["problem"] for one in found) else SUCCEEDED
 
 
-def tell_ends(client: Client, names: Collection[str]) -> None:
-    """Say which of these storages and computes have a link that ends soon, or is needed again."""
-    _tell(list(client.items("/sciserver", name=sorted(names))))
+def tell_ends(client: Client, **which: Any) -> None:
+    """Say which links end soon, or are needed again: of these names, or what an execution needs."""
+    _tell(list(client.items("/sciserver", **which)))
 
 
 def _tell(found: Sequence[dict[str, Any]]) -> None:
     for one in found:
+        if (one["volume"] or "").startswith(_PASSING):
+            click.echo(
+                f"{one['name']}: SciServer may delete a file 72 hours after it was made; copy "
+                "elsewhere what matters",
+                err=True,
+            )
         if one["problem"]:
             click.echo(f"{one['name']}: {one['problem']}", err=True)
             if one["hint"]:
                 click.echo(f"    {click.style('hint:', fg='cyan')} {one['hint']}", err=True)
-        elif one["ends_at"] and _left_s(one["ends_at"]) < _SOON_S:
+        elif one["ends_soon"]:
             left = show.seconds(_left_s(one["ends_at"]))
             click.echo(
                 f"{one['name']}: your SciServer link ends in {left}; before a long run: "

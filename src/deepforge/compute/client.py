@@ -32,6 +32,7 @@ from deepforge.errors import (
     RateLimited,
     Unavailable,
 )
+from deepforge.settings import Choices
 
 T = TypeVar("T")
 
@@ -96,10 +97,14 @@ class ComputeClient:
         """Prove that jobs can run here, and leave nothing behind. Tried once: somebody waits."""
         await self._once("check", self.adapter.check)
 
-    def why_not(self, request: JobRequest) -> list[Refusal]:
+    async def choices(self) -> Mapping[str, Choices]:
+        """What the service offers for settings, as in the port. Tried once: somebody waits."""
+        return await self._once("choices", self.adapter.choices)
+
+    async def why_not(self, request: JobRequest) -> list[Refusal]:
         """Return every reason why this request could never run here; empty when there is none."""
-        with self._discipline("why_not"):
-            return [*_missing_spaces(request, self.file_spaces), *self.adapter.why_not(request)]
+        refusals = await self._once("why_not", lambda: self.adapter.why_not(request))
+        return [*_missing_spaces(request, self.file_spaces), *refusals]
 
     async def submit(self, request: JobRequest) -> JobHandle:
         """Hand a job over, at most once per key, however often this is called.

@@ -105,7 +105,7 @@ class MemoryCompute(ComputeAdapter):
     async def check(self) -> None:
         """Always fine."""
 
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
         if request.resources.gpus:
             return [Refusal("resources.gpus", "memory has no GPUs")]
         return []

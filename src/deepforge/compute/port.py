@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+from deepforge.settings import Choices
+
 State = Literal["queued", "running", "exited", "cancelled", "missing"]
 Reason = Literal["normal", "signal", "walltime", "out_of_memory", "preempted", "node_failure"]
 
@@ -39,6 +41,8 @@ class Capabilities:
     max_poll_batch: int = 1000
     poll_every_s: float = 1.0
     """The smallest polite pause between two polls."""
+    choices: bool = False
+    """The service knows values for some of the settings."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ class JobReport:
     """What the adapter saw, never what it means: there is no "succeeded" from a queue.
 
     `exit_code` and `reason` are given with `exited`; a job ended by a signal has the code
-    `-signal`. `message` is the platform's own words, if it said any.
+    `-signal`. `message` is the platform's own words, if it said any. With `cancelled` the reason
+    `normal` says that only people cancel there, so that it is not tried again; with `walltime` a
+    message says that the limit is the platform's own.
     """
 
     state: State
@@ -212,6 +218,11 @@ class ComputeAdapter(ABC):
         """Which address of our server a job can call."""
         return "public"
 
+    async def choices(self) -> Mapping[str, Choices]:
+        """What the service offers for settings, by the setting's name, the other settings being as
+        they are. Values that are wrong are no errors. Errors as of `check`. Capability `choices`."""
+        return {}
+
     @abstractmethod
     async def check(self) -> None:
         """Reach the service with these credentials and leave nothing behind.
@@ -219,8 +230,11 @@ class ComputeAdapter(ABC):
         Raises `AuthError`, `ConfigError(fields)`, `Unavailable`.
         """
 
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
-        """Reasons why this request could never run here, before anything is submitted."""
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+        """Reasons why this request could never run here, before anything is submitted.
+
+        A service that cannot be asked is no reason: submitting will tell.
+        """
         return ()
 
     @abstractmethod

@@ -34,6 +34,7 @@ SCISERVER = AdapterInfo(
     summary="Batch jobs in containers of a SciServer site, in your name.",
     settings="deepforge.compute.sciserver.adapter:SciServerComputeSettings",
     adapter="deepforge.compute.sciserver.adapter:SciServerCompute",
+    account=("site", "username"),
 )
 
 WORKER = AdapterInfo(

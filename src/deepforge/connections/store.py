@@ -13,7 +13,7 @@ import builtins
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ class Connections:
         Raises `ConfigError` naming each wrong setting, an endpoint that may not be called among them
         (for that its name may be looked up), `NotFound` for an unknown adapter,
         `InvalidRequest` for a name that is not allowed, `AlreadyExists` for one that is taken,
-        `Forbidden` for an adapter that this owner may not use.
+        `Forbidden` for an adapter that this owner may not use. Without a secret, it gets the login of
+        what the owner has at the same account.
         """
         _check_name(port, name)
         if name == _DEFAULTS[port] or "adapter" in self._environment(port, name):
@@ -115,18 +116,14 @@ class Connections:
                 f"the {port} {name!r} is there already, and cannot be replaced",
                 hint=f"take another name, or set {_variables(port, name)}… to change its settings",
             )
-        info = plugins.adapter(port, adapter)
-        if info.on_server and not await self._may_use_server(owner):
-            raise _forbidden(port, name, owner, info)
-        settings = build(info.settings_class(), values)
         id = new_id()
-        made = self._try_out(port, info, settings, id)
+        made = await self._made(port, name, adapter, values, owner, id)
         await check_endpoints(made.endpoints, self._endpoints, opening=False)
         body = {
             "port": port,
             "name": name,
             "adapter": adapter,
-            **self._kept(id, settings),
+            **self._kept(id, made.settings),
             "owner": owner,
             "created_at": utc_now(),
         }
@@ -137,6 +134,17 @@ class Connections:
                 f"there is a {port} {name!r} already",
                 hint=f"take another name, or: deepforge {port} remove {name}",
             ) from error
+
+    async def draft(
+        self, port: Port, adapter: str, values: Mapping[str, Any], *, owner: str
+    ) -> Any:  # an adapter of the port
+        """Make an adapter of settings that are not kept, to look at its service: it is not opened.
+
+        What it calls may be called. Logins and errors as of `add`.
+        """
+        made = await self._made(port, adapter, adapter, values, owner, new_id())
+        await check_endpoints(made.endpoints, self._endpoints, opening=True)
+        return made
 
     async def replace_secrets(
         self, port: Port, name: str, secrets: Mapping[str, Any], *, owner: str
@@ -239,6 +247,38 @@ class Connections:
         changed = self._changes(connection)
         typed = {field: url for field, url in endpoints.items() if field not in changed}
         await check_endpoints(typed, self._endpoints, opening=True)
+
+    async def _made(
+        self,
+        port: Port,
+        name: str,
+        adapter: str,
+        values: Mapping[str, Any],
+        owner: str,
+        id: str,
+    ) -> Any:  # an adapter of the port
+        """The adapter of new settings, as far as this owner may use it."""
+        info = plugins.adapter(port, adapter)
+        if info.on_server and not await self._may_use_server(owner):
+            raise _forbidden(port, name, owner, info)
+        settings = build(info.settings_class(), values)
+        if info.account and not any(split_secrets(settings)[1].values()):
+            settings = replace(settings, token=await self._login(info, settings, owner))
+        return self._try_out(port, info, settings, id)
+
+    async def _login(self, info: AdapterInfo, settings: Any, owner: str) -> Secret | None:
+        """The token with which the owner uses the same account elsewhere; None if there is none."""
+        for document in await self._documents.find(
+            CONNECTIONS.name, {"owner": owner}, sort="id", descending=True
+        ):
+            one = _connection(document)
+            is_same = one.adapter == info.id and all(
+                _plain(one.settings.get(field)) == _plain(getattr(settings, field))
+                for field in info.account
+            )
+            if is_same and "token" in one.secret_names:
+                return (await self._secrets(one))["token"]
+        return None
 
     def _try_out(self, port: Port, info: AdapterInfo, settings: Any, id: str) -> Any:
         """Let the adapter look at its settings: it is made, and not opened."""
@@ -351,6 +391,11 @@ def _variables(port: Port, name: str) -> str:
 
 def _purpose(id: str, field: str) -> str:
     return f"connection/{id}/{field}"
+
+
+def _plain(value: Any) -> str:
+    """An address with a slash at its end is the same without."""
+    return str(value).rstrip("/")
 
 
 def _check_name(port: Port, name: str) -> None:

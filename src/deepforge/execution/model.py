@@ -154,6 +154,8 @@ class Attempt:
     """Size of `log.txt` in the storage; None while it is not there."""
     cancel_sent_at: str | None = None
     missing_since: str | None = None
+    said: str | None = None
+    """What its compute says of it while it is not over, such as its place in a queue."""
     counts: bool = True
 
 

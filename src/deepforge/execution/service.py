@@ -13,7 +13,7 @@ from deepforge.errors import Conflict, InvalidRequest, NotFound
 from deepforge.events import Event, Events
 from deepforge.execution.access import why_not
 from deepforge.execution.driver import Driver
-from deepforge.execution.handover import RUNNER_FILE, Handover, resources
+from deepforge.execution.handover import RUNNER_FILE, Handover, needed_paths, resources
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.model import (
     Execution,
@@ -35,6 +35,7 @@ from deepforge.projects.history import History
 from deepforge.projects.model import Artifact, checked_name
 from deepforge.projects.store import Projects
 from deepforge.runner import protocol
+from deepforge.storage.client import StorageClient
 
 LOG_PART_BYTES = 1024 * 1024
 
@@ -247,18 +248,32 @@ class Executions:
         inputs = {
             one.value.ref.storage for job in planned for one in job.inputs if one.value is not None
         }
-        storages = [storage]
+        storages = {execution.storage: storage}
         for name in sorted(inputs - {execution.storage}):
             await self._opener.allow("storage", name, owner=owner)
-            storages.append(await self._opener.storage(name, owner=owner))
+            storages[name] = await self._opener.storage(name, owner=owner)
         for _, name in (one for job in planned for one in job.publishes):
             checked_name(name, "an artifact")
         refusals: list[Refusal] = []
+        if storage.read_only:
+            refusals.append(
+                Refusal(
+                    "storage",
+                    f"storage {storage.name!r} is for reading only: a run has to write into its own",
+                    "name another one: --storage NAME; artifacts in this one can still be inputs",
+                )
+            )
         for compute in computes.values():
-            for one in storages:
+            for one in storages.values():
                 refusals += why_not(one, compute, self._handover.address)
-        for job in planned:
-            refusals += computes[job.compute].why_not(_sketch(execution, job))
+        if not refusals:
+            sketches: dict[tuple[object, ...], tuple[str, JobRequest]] = {}  # each different one
+            for job in planned:
+                sketch = _sketch(execution, job, computes[job.compute], storages)
+                asked = (job.compute, sketch.resources, sketch.paths)
+                sketches.setdefault(asked, (job.compute, sketch))
+            for name, sketch in sketches.values():
+                refusals += await computes[name].why_not(sketch)
         if refusals:
             first = refusals[0]
             raise InvalidRequest(
@@ -293,10 +308,19 @@ def _value(artifact: Artifact) -> StoredValue:
     return StoredValue(artifact.ref, artifact.type, artifact.format)
 
 
-def _sketch(execution: Execution, planned: PlannedJob) -> JobRequest:
+def _sketch(
+    execution: Execution,
+    planned: PlannedJob,
+    compute: ComputeClient,
+    storages: Mapping[str, StorageClient],
+) -> JobRequest:
     """The request as far as it is known before there is an attempt, for `why_not`."""
+    inputs = {one.value.ref.storage for one in planned.inputs if one.value is not None}
     return JobRequest(
         key=f"{execution.id}-{planned.id}-1",
         command=(PYTHON, RUNNER_FILE, protocol.JOB_FILE),
         resources=resources(planned.needs),
+        paths=needed_paths(
+            compute, storages[execution.storage], [storages[name] for name in sorted(inputs)]
+        ),
     )

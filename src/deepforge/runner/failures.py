@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import time
-from typing import Optional
+from typing import Optional, Tuple
 
 from deepforge.runner.protocol import Failure, Grant
 
@@ -57,12 +58,12 @@ def of_disk(doing: str, error: OSError) -> JobFailed:
 
 def of_status(doing: str, status: int, body: bytes, grant: Grant) -> JobFailed:
     """What a storage means that refuses a grant for good."""
-    said = " ".join(body[:300].decode("utf-8", "replace").split())
+    said, cure = _words(body)
     if status == 507 or b"QuotaExceeded" in body or b"InsufficientStorage" in body:
         return failed(
             "storage_full",
             "%s: the storage has no room left (it answered %d %s)." % (doing, status, said),
-            hint="Free some space in the storage, or choose another one.",
+            hint=cure or "Free some space in the storage, or choose another one.",
         )
     if status in (400, 401, 403) and (is_expired(grant) or b"xpired" in body):
         return failed(
@@ -78,7 +79,19 @@ def of_status(doing: str, status: int, body: bytes, grant: Grant) -> JobFailed:
         hint = "Check the keys and rights of this storage connection, and the clocks of both sides."
     elif status == 413:
         hint = "The object is too large for one request to this storage."
-    return failed("transfer", "%s: the storage answered %d %s." % (doing, status, said), hint=hint)
+    answer = "%s: the storage answered %d %s." % (doing, status, said)
+    return failed("transfer", answer, hint=cure or hint)
+
+
+def _words(body: bytes) -> Tuple[str, Optional[str]]:
+    """What a refusal says, and the cure that our own server names if it is the one to refuse."""
+    text = body.decode("utf-8", "replace")
+    try:
+        error = json.loads(text)["error"]
+        message, hint = error["message"], error["hint"]
+    except (ValueError, LookupError, TypeError):
+        return " ".join(text[:300].split()), None
+    return str(message), None if hint is None else str(hint)
 
 
 def is_expired(grant: Grant) -> bool:

@@ -38,7 +38,6 @@ _ETAG = re.compile(r'W/"?(\d+)"?')
 _CHUNK_BYTES = 1024 * 1024
 _WORDS: tuple[tuple[str, type[DeepForgeError]], ...] = (
     ("already exists", AlreadyExists),
-    ("Volume does not exist", NotFound),
     ("does not exist", NotFound),
     ("Missing required permissions", Forbidden),
     ("Disk quota exceeded", StorageFull),
@@ -214,9 +213,7 @@ class FileService:
         params = {} if whole else {"level": "2"}
         try:
             answer = await self._good("GET", url, path, params=params)
-        except NotFound as error:
-            if isinstance(error, NoVolume):
-                raise
+        except NotFound:
             return None
         try:
             return _folder(json_of(answer)["root"])
@@ -276,22 +273,29 @@ class Download:
             yield chunk
 
 
-class NoVolume(NotFound):
-    """There is no such volume, or it is not shared with this user: the service does not tell which."""
+class NoVolume(ConfigError):
+    """There is no such volume, or it is not shared with this user: the service does not tell which.
+
+    Not the same as an object that is missing: with the volume everything went away.
+    """
 
 
 def error_of(text: str, about: str) -> DeepForgeError:
     """Make the error that the file service spells. An internal one (`Unavailable`) may pass."""
-    kind = next((kind for words, kind in _WORDS if words in text), None)
     if "Volume does not exist" in text:
-        kind = NoVolume
+        return NoVolume(
+            f"SciServer says of {about!r}: {text[:500]}",
+            fields={"volume": "does not exist, or is not shared with you"},
+            hint="it does not exist, or its owner does not share it with you",
+        )
+    kind = next((kind for words, kind in _WORDS if words in text), None)
     if kind is None:
         return Unavailable(f"SciServer failed with {about!r}: {text[:500]}")
     hint = None
     if kind is StorageFull:
         hint = "remove files on SciServer, or use the pool Temporary"
-    if kind is NoVolume:
-        hint = "it does not exist, or its owner does not share it with you"
+    if kind is Forbidden:
+        hint = "ask the volume's owner for more rights, or use another volume"
     return kind(f"SciServer says of {about!r}: {text[:500]}", hint=hint)
 
 

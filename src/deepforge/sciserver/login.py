@@ -126,6 +126,15 @@ def ended(hosts: Hosts) -> AuthError:
     )
 
 
+def not_linked(hosts: Hosts) -> AuthError:
+    """The error for an account of which there is neither a token nor a password."""
+    return AuthError(
+        f"your account at SciServer ({hosts.site}) is not linked",
+        expired=True,
+        hint="link it: deepforge sciserver link",
+    )
+
+
 async def _ask(
     hosts: Hosts, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> httpx.Response:

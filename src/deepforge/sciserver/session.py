@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json as json_text
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -29,6 +29,9 @@ from deepforge.settings import Secret
 
 QUIET_S = 60.0
 """How long a service may be silent in the middle of anything."""
+
+REST_S = 60.0
+"""After how long without a call a session lets go of its connections."""
 
 _LIMITS = httpx.Limits(max_connections=None, keepalive_expiry=3.0)
 _UNCLEAR_S = 300.0
@@ -61,18 +64,17 @@ class Session:
         self._password = password or None
         self._linked = None if not token else login.checked_token(token.reveal())
         self._account: _Account | None = None
+        self._http: httpx.AsyncClient | None = None
+        self._calls = 0
+        self._rest: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(
-            headers={"Accept-Encoding": "identity", "User-Agent": "DeepForge"},
-            timeout=httpx.Timeout(QUIET_S, connect=10.0, pool=None),
-            limits=_LIMITS,
-            follow_redirects=False,  # one leads to a login page
-        )
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self._http.aclose()
+        self._let_go()
+        await asyncio.gather(*self._closing)
 
     @property
     def expires_at(self) -> str | None:
@@ -142,21 +144,53 @@ class Session:
         answer needs `reading`.
         """
         token = await self.token()
-        with _errors(self.hosts, method):
-            request = self._http.build_request(method, url, **more)
-            request.headers["X-Auth-Token"] = token
-            answer = await self._http.send(request, stream=True)
-        try:
-            if answer.status_code == 401:
-                await self._refused(token)
-            _check(answer, self.hosts, method)
-            yield answer
-        finally:
-            await answer.aclose()
+        with self._called() as http:
+            with _errors(self.hosts, method):
+                request = http.build_request(method, url, **more)
+                request.headers["X-Auth-Token"] = token
+                answer = await http.send(request, stream=True)
+            try:
+                if answer.status_code == 401:
+                    await self._refused(token)
+                _check(answer, self.hosts, method)
+                yield answer
+            finally:
+                await answer.aclose()
 
     def reading(self, method: str = "GET") -> Any:
         """A block in which what breaks off while an answer is read becomes one of our errors."""
         return _errors(self.hosts, method)
+
+    @contextmanager
+    def _called(self) -> Iterator[httpx.AsyncClient]:
+        """The HTTP client for one call. It goes when nobody has called for a while: a session stays
+        open as long as anybody may hold it, also after another link took its place."""
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                headers={"Accept-Encoding": "identity", "User-Agent": "DeepForge"},
+                timeout=httpx.Timeout(QUIET_S, connect=10.0, pool=None),
+                limits=_LIMITS,
+                follow_redirects=False,  # one leads to a login page
+            )
+        self._calls += 1
+        try:
+            yield self._http
+        finally:
+            self._calls -= 1
+            if self._calls == 0:
+                self._rest = asyncio.get_running_loop().call_later(REST_S, self._let_go)
+
+    def _let_go(self) -> None:
+        """Close the HTTP client; the next call gets another."""
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._http is not None:
+            closing = asyncio.ensure_future(self._http.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._http = None
 
     async def _get(self, account: _Account) -> None:
         """A token into the account, or the error that tells why there is none."""
@@ -177,7 +211,7 @@ class Session:
                 account.renewed_at_s = None
                 return
         if self._password is None:
-            raise login.ended(self.hosts)
+            raise (login.ended if self._linked else login.not_linked)(self.hosts)
         await self._log_in(account, self._password)
 
     async def _log_in(self, account: _Account, password: Secret) -> None:

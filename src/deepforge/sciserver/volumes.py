@@ -1,20 +1,28 @@
-"""A volume of a user: its name in settings, its place, its room."""
+"""A volume: its name in settings, its place, its room, and all that a user may choose from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category
 
-from deepforge.errors import ConfigError, Forbidden
+from deepforge.errors import ConfigError, Forbidden, Unavailable
 from deepforge.sciserver.files import FileService
+from deepforge.settings import Choice, Choices, instead_of
+
+DATA = "data"
+"""Our name for the pool of data volumes: published data, which belong to nobody."""
 
 _MADE_BY_US = "Data of DeepForge"
+_LONGEST_NAME_BYTES = 255
+_ACCOUNT = re.compile(r"\w[\w.@+-]{0,254}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A user volume: `Storage/alice/deepforge_data`."""
+    """A user volume, `Storage/alice/deepforge_data`, or a data volume, `sdss`: that has no owner."""
 
     pool: str
     owner: str
@@ -22,17 +30,34 @@ class Volume:
 
     @property
     def path(self) -> str:
-        return f"{self.pool}/{self.owner}/{self.name}"
+        return self.name if self.is_data else f"{self.pool}/{self.owner}/{self.name}"
+
+    @property
+    def is_data(self) -> bool:
+        return self.pool == DATA
 
     @staticmethod
     def named(text: str, *, pool: str, username: str) -> Volume:
-        """Read `volume`, `owner/volume` or `pool/owner/volume`. Raises `ConfigError`."""
-        parts = text.strip("/").split("/")
-        if len(parts) > 3 or any(part in ("", ".", "..") for part in parts):
+        """Read `volume`, `owner/volume` or `pool/owner/volume`; of a data volume the name alone.
+
+        Raises `ConfigError`, also for what no account can be called.
+        """
+        if _ACCOUNT.fullmatch(username) is None:
             raise ConfigError(
-                f"{text!r} is no volume of SciServer",
-                fields={"volume": "must look like volume, owner/volume or Storage/owner/volume"},
+                f"{username!r} is no name of a SciServer account",
+                fields={"username": "must be the name of an account"},
+                hint="letters, digits and _, as you log in there",
             )
+        parts = text.strip().strip("/").split("/")
+        most, looks = 3, "must look like volume, owner/volume or Storage/owner/volume"
+        if pool == DATA:
+            most, looks = 1, "must be the name of a data volume"
+        if len(parts) > most or not all(map(_is_name, parts)):
+            raise ConfigError(
+                f"{text!r} is no name of a SciServer volume: it {looks}", fields={"volume": looks}
+            )
+        if pool == DATA:
+            return Volume(DATA, "", parts[0])
         return Volume(*[pool, username][: 3 - len(parts)], *parts)
 
 
@@ -60,6 +85,7 @@ class Found:
     id: int
     pool_id: int
     actions: tuple[str, ...]
+    about: str = ""
 
 
 async def find_volume(files: FileService, volume: Volume, username: str) -> Found:
@@ -73,29 +99,47 @@ async def find_volume(files: FileService, volume: Volume, username: str) -> Foun
         await files.make_volume(volume.path, _MADE_BY_US)
         found = _look_up(await files.volumes(), volume)
     if found is None:
-        known = ", ".join(one.volume.path for one in all_volumes(listing)) or "none"
-        raise ConfigError(
-            f"SciServer shows {username!r} no volume {volume.path!r}",
-            fields={"volume": "does not exist, or is not shared with you"},
-            hint=f"ask its owner to share it; you may use: {known}",
-        )
+        raise _no_volume(listing, volume, username)
     if "read" not in found.actions:
         raise Forbidden(f"{username!r} may not read the volume {volume.path!r} of SciServer")
     return found
 
 
 def all_volumes(listing: Mapping[str, Any]) -> list[Found]:
-    """Every user volume in what the file service tells."""
-    return [
-        Found(
-            Volume(str(pool["name"]), str(one["owner"]), str(one["name"])),
-            int(one["id"]),
-            int(pool["id"]),
-            tuple(one.get("allowedActions") or ()),
-        )
-        for pool in listing["rootVolumes"]
-        for one in pool.get("userVolumes") or ()
-    ]
+    """Every volume in what the file service tells: those of users, then data volumes."""
+    try:
+        return [
+            *(
+                _found(one, Volume(str(pool["name"]), str(one["owner"]), str(one["name"])), pool)
+                for pool in listing["rootVolumes"]
+                for one in pool.get("userVolumes") or ()
+            ),
+            *(
+                _found(one, Volume(DATA, "", str(one["name"])), {"id": 0})
+                for one in listing.get("dataVolumes") or ()
+            ),
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unavailable("SciServer told its volumes in a way that is not known") from error
+
+
+def choices_of(listing: Mapping[str, Any], pool: str, username: str) -> Choices:
+    """The volumes of a pool that a user may read, one's own first, each by its shortest name."""
+    offered = []
+    for one in sorted(all_volumes(listing), key=lambda one: one.volume.owner != username):
+        volume = one.volume
+        if volume.pool != pool or "read" not in one.actions:
+            continue
+        if volume.is_data:
+            offered.append(Choice(volume.name, one.about))
+        elif volume.owner == username:
+            offered.append(Choice(volume.name))
+        else:
+            rights = "" if "write" in one.actions else ", for reading"
+            offered.append(
+                Choice(f"{volume.owner}/{volume.name}", f"shared by {volume.owner}{rights}")
+            )
+    return Choices(tuple(offered), others=pool != DATA)  # an own one is made
 
 
 def room_of(usage: Sequence[Mapping[str, Any]], found: Found, username: str) -> Room | None:
@@ -116,11 +160,48 @@ def room_of(usage: Sequence[Mapping[str, Any]], found: Found, username: str) -> 
     return rooms[0] if rooms else None
 
 
+def _is_name(text: str) -> bool:
+    """Whether a volume or an account can be called so: what an address cannot hold is refused."""
+    if text in ("", ".", "..") or "\\" in text:
+        return False
+    is_short = len(text.encode("utf-8", "replace")) <= _LONGEST_NAME_BYTES
+    return is_short and not any(category(letter) in ("Cc", "Cs") for letter in text)
+
+
+def _found(one: Mapping[str, Any], volume: Volume, pool: Mapping[str, Any]) -> Found:
+    about = str(one.get("displayName") or one.get("description") or "")
+    return Found(
+        volume,
+        int(one["id"]),
+        int(pool["id"]),
+        tuple(one.get("allowedActions") or ()),
+        about if about != volume.name else "",
+    )
+
+
+def _no_volume(listing: Mapping[str, Any], volume: Volume, username: str) -> ConfigError:
+    there_are = [
+        one.volume.path for one in all_volumes(listing) if one.volume.is_data == volume.is_data
+    ]
+    if volume.is_data:
+        return ConfigError(
+            f"SciServer shows {username!r} no data volume {volume.name!r}",
+            fields={"volume": "is no data volume that you may read"},
+            hint=instead_of(volume.name, there_are),
+        )
+    return ConfigError(
+        f"SciServer shows {username!r} no volume {volume.path!r}",
+        fields={"volume": "does not exist, or is not shared with you"},
+        hint=f"ask {volume.owner} to share it; {instead_of(volume.path, there_are)}",
+    )
+
+
 def _look_up(listing: Mapping[str, Any], volume: Volume) -> Found | None:
     pools = [str(one["name"]) for one in listing["rootVolumes"]]
-    if volume.pool not in pools:
+    if volume.pool not in (*pools, DATA):
         raise ConfigError(
             f"this SciServer site has no pool {volume.pool!r}",
             fields={"pool": f"must be one of {', '.join(pools)}"},
+            hint=instead_of(volume.pool, pools),
         )
     return next((one for one in all_volumes(listing) if one.volume == volume), None)

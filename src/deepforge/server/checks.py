@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from deepforge.compute.client import ComputeClient
@@ -29,7 +29,7 @@ _UGLY = ("with space", "ünï/cödé 😀", "quote'\"`", "a+b&c=d%20#e", "-dash"
 
 @dataclass(frozen=True)
 class Check:
-    """One step. `message` and `hint` say what went wrong, if it did."""
+    """One step. `message` and `hint` say what went wrong, if it did, or what to know of it."""
 
     name: str
     ok: bool
@@ -41,12 +41,18 @@ class Check:
 async def check_storage(open: Callable[[], Awaitable[StorageClient]], *, deep: bool) -> list[Check]:
     """Open and reach a storage; with `deep`, use all of it under a scratch prefix.
 
-    The first step that fails is the last one done. Removes what it wrote in any case, unless the
-    storage keeps everything for ever; there it writes a few small objects.
+    The first step that fails is the last one done; one for reading only is only reached.
+    Removes what it wrote in any case, unless the storage keeps everything for ever; there it writes a
+    few small objects.
     """
     steps = _Steps()
     storage = await steps.do("open", open)
-    if storage is None or not await steps.passed("reach", storage.check) or not deep:
+    if storage is None or not await steps.passed("reach", storage.check):
+        return steps.done
+    if storage.read_only:
+        steps.done[-1] = replace(steps.done[-1], message="nothing can be stored in it, only read")
+        return steps.done
+    if not deep:
         return steps.done
     scratch = _Scratch(storage)
     try:

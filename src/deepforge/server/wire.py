@@ -120,6 +120,8 @@ class JobReply(BaseModel):
     outputs: list[OutputReply]
     skipped_because: str | None
     retry_at: str | None
+    message: str | None
+    """What its compute says of it while it is not over, such as its place in a queue."""
 
 
 class ArtifactReply(BaseModel):
@@ -209,6 +211,7 @@ def job_reply(job: model.Job) -> JobReply:
         ],
         skipped_because=job.skipped_because,
         retry_at=job.retry_at,
+        message=attempt.said if attempt is not None and job.state.is_active else None,
     )
 
 
@@ -261,17 +264,21 @@ def _execution_fields(execution: model.Execution) -> dict[str, Any]:
     }
 
 
-def error_response(error: DeepForgeError, *, status: int | None = None) -> JSONResponse:
-    """Spell an error of the tree as an answer. Causes stay here: they may hold anything."""
-    info = ErrorInfo(
+def error_info(error: DeepForgeError) -> ErrorInfo:
+    """Spell an error as a part of an answer."""
+    return ErrorInfo(
         code=error.code,
         message=error.message,
         hint=error.hint,
         transient=error.transient,
         details=_printable(error.details()),
     )
+
+
+def error_response(error: DeepForgeError, *, status: int | None = None) -> JSONResponse:
+    """Spell an error of the tree as an answer. Causes stay here: they may hold anything."""
     return JSONResponse(
-        {"error": info.model_dump()},
+        {"error": error_info(error).model_dump()},
         status if status is not None else STATUS.get(error.code, 500),
         headers=_headers(error),
     )

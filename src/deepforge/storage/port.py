@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from deepforge.errors import NotSupported
+from deepforge.settings import Choices
 
 Method = Literal["GET", "PUT"]
 
@@ -38,6 +39,8 @@ class Capabilities:
     max_object_bytes: int | None = None
     max_grant_bytes: int | None = None
     """The largest object one granted PUT may write; larger ones need `part_grants`."""
+    choices: bool = False
+    """The service knows values for some of the settings."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ class StorageAdapter(ABC):
         return "/"
 
     @property
+    def read_only(self) -> bool:
+        """Whether its objects are for reading only: `put` and `delete` raise `Forbidden`."""
+        return False
+
+    @property
     def endpoints(self) -> Mapping[str, str]:
         """The URLs of the services that are called for it, each by the setting it comes from.
 
@@ -119,11 +127,17 @@ class StorageAdapter(ABC):
         """
         return {}
 
+    async def choices(self) -> Mapping[str, Choices]:
+        """What the service offers for settings, by the setting's name, the other settings being as
+        they are. Values that are wrong are no errors. Errors as of `check`. Capability `choices`."""
+        return {}
+
     @abstractmethod
     async def check(self) -> None:
         """Reach the service with these credentials, write, read back and leave nothing behind.
 
-        Raises `AuthError`, `ConfigError(fields)`, `Unavailable`, `StorageFull`.
+        One that is `read_only` is only looked at. Raises `AuthError`, `ConfigError(fields)`,
+        `Unavailable`, `StorageFull`.
         """
 
     @abstractmethod

@@ -40,6 +40,7 @@ SCISERVER = AdapterInfo(
     summary="Files in a volume of your SciServer account, where SciServer jobs see them too.",
     settings="deepforge.storage.sciserver:SciServerFilesSettings",
     adapter="deepforge.storage.sciserver:SciServerFilesAdapter",
+    account=("site", "username"),
 )
 WEBGME = AdapterInfo(
     id="webgme",

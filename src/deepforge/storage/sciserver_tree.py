@@ -19,6 +19,7 @@ from deepforge.errors import (
     DeepForgeError,
     InvalidRequest,
     NotFound,
+    RateLimited,
     Unavailable,
 )
 from deepforge.ids import epoch_s, new_id, utc_now
@@ -32,6 +33,7 @@ _LONGEST_NAME_BYTES = 255
 _STALE_AFTER_S = 24 * 3600
 _CLEAN_UP_S = 10.0
 _MOVES = 3
+_REMOVALS = 4
 _PAUSE_S = 0.3
 _MOST_REMEMBERED = 10_000
 _LOOKED_AT_SINGLY = 3
@@ -95,7 +97,12 @@ class Tree:
         """Leave no part behind, also when cancelled; should it fail, the next start does it."""
         with suppress(DeepForgeError, TimeoutError):
             async with asyncio.timeout(_CLEAN_UP_S):
-                await self._files.remove(part)
+                for attempt in range(1, _REMOVALS + 1):
+                    try:
+                        await self._files.remove(part)
+                        return
+                    except (Unavailable, RateLimited):  # what broke the upload may not be over yet
+                        await _pause(attempt)
 
     async def walk(self, prefix: str, after: str | None) -> AsyncGenerator[ObjectInfo, None]:
         """Every object, as the port's `list` wants them."""
@@ -144,7 +151,7 @@ class Tree:
                     raise
                 if attempt == _MOVES or await self._is_blocked(path):
                     raise
-                await asyncio.sleep(_PAUSE_S * attempt * (0.5 + random.random()))
+                await _pause(attempt)
             else:
                 return
 
@@ -238,6 +245,10 @@ def _is_usual(key: str) -> bool:
 def _folder_of(prefix: str) -> str:
     start = prefix.rpartition("/")[0]
     return f"{start}/" if start else ""
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(_PAUSE_S * attempt * (0.5 + random.random()))
 
 
 async def _all(works: Iterable[Awaitable[None]]) -> None:

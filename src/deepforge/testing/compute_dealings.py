@@ -10,6 +10,7 @@ import secrets
 import unittest
 
 from deepforge.compute.port import PYTHON, JobHandle, JobReport, JobRequest, Resources
+from deepforge.settings import declared
 from deepforge.testing.compute_tools import (
     Examiner,
     Opener,
@@ -203,15 +204,21 @@ class Dealings(Examiner):
             await adapter.release(handle)
             assert (await self.ended(adapter, handle)).exit_code == 6
 
-    # -- refusals --------------------------------------------------------------------------
+    # -- choices and refusals --------------------------------------------------------------
+
+    async def test_choices_are_for_settings_that_there_are(self, opener: Opener) -> None:
+        async with opener() as adapter:
+            found = await adapter.choices()
+        assert set(found) <= {one.name for one in declared(type(adapter.settings))}
+        assert bool(found) == adapter.capabilities.choices
 
     async def test_a_plain_request_is_not_refused(self, opener: Opener) -> None:
         async with opener() as adapter:
-            assert list(adapter.why_not(python(""))) == []
+            assert list(await adapter.why_not(python(""))) == []
 
     async def test_gpus_are_refused_where_there_are_none(self, opener: Opener) -> None:
         async with opener() as adapter:
             if adapter.capabilities.gpus:
                 raise unittest.SkipTest("gpus are declared")
-            refusals = adapter.why_not(python("", resources=Resources(gpus=1)))
+            refusals = await adapter.why_not(python("", resources=Resources(gpus=1)))
             assert [refusal.part for refusal in refusals] == ["resources.gpus"]

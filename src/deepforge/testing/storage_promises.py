@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from deepforge.errors import AlreadyExists, NotFound, NotSupported
+from deepforge.settings import declared
 from deepforge.storage.port import StorageAdapter
 from deepforge.testing.storage_exam import (
     Catalogue,
@@ -396,6 +397,15 @@ async def checks_without_a_trace(exam: Exam) -> None:
     after = {info.key async for info in exam.adapter.list("")}
     left = [key for key in after - before if "check" in key]  # others may use the storage
     same([], left, "what check left behind")
+
+
+@PROMISES.promise()
+async def offers_choices_for_its_settings(exam: Exam) -> None:
+    """`choices` are for settings that there are; there are some with the capability alone."""
+    found = await exam.adapter.choices()
+    settings = {one.name for one in declared(type(exam.adapter.settings))}
+    same(set(), set(found) - settings, "choices for what is no setting")
+    same(exam.adapter.capabilities.choices, bool(found), "whether there are choices")
 
 
 @PROMISES.promise()

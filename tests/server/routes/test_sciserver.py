@@ -33,18 +33,25 @@ async def test_there_are_none_at_first(http: httpx.AsyncClient) -> None:
     assert await links(http) == {}
 
 
+async def test_an_execution_that_is_not_there_needs_none(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/sciserver", params={"execution": "of-somebody-else"})
+
+    assert answer.status_code == 404
+
+
 async def test_each_tells_until_when_it_lasts_and_what_is_wrong(
     http: httpx.AsyncClient, site: SciServer
 ) -> None:
     token = site.users.add_token("alice")
     await add(http, site, "linked", token=token)
     await add(http, site, "known", password="wonderland", pool="Temporary")
-    await add(http, site, "new")
+    await add(http, site, "new", username="bob")
     await add(http, site, "away", site="http://127.0.0.1:9", token=token)
 
     found = await links(http)
 
     assert found["linked"]["ends_at"].endswith("Z")
+    assert not found["linked"]["ends_soon"]
     assert found["linked"]["limit_bytes"] == 5000
     assert found["linked"]["volume"] == "Storage/alice/deepforge_data"
     assert not found["linked"]["renews_itself"]

@@ -13,7 +13,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from math import inf
+from typing import Any, ClassVar, Literal
 from weakref import WeakValueDictionary
 
 from deepforge.compute.port import (
@@ -28,25 +29,31 @@ from deepforge.compute.port import (
     State,
 )
 from deepforge.compute.sciserver import files
-from deepforge.compute.sciserver.board import Board, board_of
-from deepforge.compute.sciserver.offers import Offers, Wish
+from deepforge.compute.sciserver.board import LONGEST_PAUSE_S, Board, board_of
+from deepforge.compute.sciserver.choices import choices_of
+from deepforge.compute.sciserver.offers import Choice, Offers, Wish
 from deepforge.compute.sciserver.package import WORKSPACE, command_line, pack
 from deepforge.compute.sciserver.racm import Racm
-from deepforge.compute.sciserver.records import Job, forward, places
-from deepforge.errors import ConfigError, InvalidRequest, Unavailable
+from deepforge.compute.sciserver.records import FINISHED, Job, forward, places
+from deepforge.errors import ConfigError, DeepForgeError, InvalidRequest, RateLimited, Unavailable
 from deepforge.sciserver.files import FileService
 from deepforge.sciserver.hosts import PUBLIC_SITE, Hosts
 from deepforge.sciserver.session import Session
 from deepforge.sciserver.volumes import Volume
-from deepforge.settings import Secret, setting
+from deepforge.settings import Choices, Secret, setting
 
 _AT_ONCE = 4
 """How many jobs are looked at one by one at the same time."""
 _CANCEL_AGAIN_S = 60.0
+_WAITS = 1
+"""The status of a job that nobody has taken from the queue."""
 _TAIL_BYTES = 600
 _MOST_ENDED = 10_000
 
 _FOLDER = "deepforge"
+_OFFERED = ("domain", "image", "data_volumes", "job_volume")
+_LOOK_WITHIN_S = 20.0
+"""How long a run that begins waits for the lists of the site."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,9 @@ class SciServerCompute(ComputeAdapter):
     at once (one), and gives no GPUs, cores or memory by request.
     """
 
-    capabilities = Capabilities(log="live", cancel_running=True, walltime=True, poll_every_s=6.0)
+    capabilities = Capabilities(
+        log="live", cancel_running=True, walltime=True, poll_every_s=6.0, choices=True
+    )
     list_every_s: ClassVar[float] = 6.0
     """The shortest pause between two lists of open jobs."""
 
@@ -124,6 +133,8 @@ class SciServerCompute(ComputeAdapter):
         self._ended: dict[str, JobReport] = {}
         self._states: dict[str, State] = {}
         self._cancelled_at: dict[int, float] = {}
+        self._records: dict[int, tuple[Job, float]] = {}
+        self._limit_s: float | None = None
 
     async def __aenter__(self) -> SciServerCompute:
         await self._session.__aenter__()
@@ -152,16 +163,31 @@ class SciServerCompute(ComputeAdapter):
         await self._offers.choose()
         await self._racm.open_jobs()
 
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
-        if not request.resources.gpus:
-            return []
-        return [
-            Refusal(
-                "resources.gpus",
-                "SciServer Compute does not hand out GPUs",
-                hint="leave gpus out: operations see what the domain's machines have",
-            )
-        ]
+    async def choices(self) -> Mapping[str, Choices]:
+        return choices_of(await self._offers.domains(), self._wish)
+
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+        """Refuse GPUs, settings that ask for what is not offered by now, and paths in volumes that
+        jobs cannot see or not write to."""
+        if request.resources.gpus:
+            return [
+                Refusal(
+                    "resources.gpus",
+                    "SciServer Compute does not hand out GPUs",
+                    hint="leave gpus out: operations see what the domain's machines have",
+                )
+            ]
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN_S):
+                await self._offers.choose(request.paths)
+        except InvalidRequest as error:
+            return [Refusal(error.part or "paths", error.message, error.hint)]
+        except ConfigError as error:
+            if field := next((one for one in _OFFERED if one in error.fields), None):
+                return [Refusal(field, error.message, error.hint)]
+        except (DeepForgeError, TimeoutError):
+            return []  # submitting will tell
+        return []
 
     # -- submit ----------------------------------------------------------------------------
 
@@ -171,33 +197,46 @@ class SciServerCompute(ComputeAdapter):
         async with _lock(self.hosts.site, self.settings.username, request.key):
             for job in await self._racm.labelled(label):
                 self._note(job)
-                return _handle(job, request.key, folder)
+                return _handle(job, request, folder)
             choice = await self._offers.choose(request.paths)
             archive = f"{folder}/job-{secrets.token_hex(4)}.pyz"
             await files.put(self._files, archive, pack(request))
+            fields = {
+                "submitterDID": label,
+                "command": command_line(self.settings.python, archive),
+                "scriptURI": "",
+                "resultsFolderURI": f"{WORKSPACE}/{folder}/",
+            }
             try:
-                submitted = await self._racm.submit(
-                    {
-                        **choice.fields(),
-                        "submitterDID": label,
-                        "command": command_line(self.settings.python, archive),
-                        "scriptURI": "",
-                        "resultsFolderURI": f"{WORKSPACE}/{folder}/",
-                    }
-                )
-                if not choice.is_granted(submitted):
-                    await self._racm.cancel(submitted.job.id)
-                    raise InvalidRequest(
-                        "SciServer does not give the job all volumes that it needs",
-                        part="paths",
-                        hint="were rights on a volume taken back?",
-                    )
-            except InvalidRequest:
-                self._offers.forget()  # they changed since we looked
+                job = await self._submitted(request, choice, fields)
+            except (InvalidRequest, ConfigError):
                 await self._files.remove(folder)
                 raise
-        self._note(submitted.job)
-        return _handle(submitted.job, request.key, folder)
+        self._note(job)
+        return _handle(job, request, folder)
+
+    async def _submitted(
+        self, request: JobRequest, choice: Choice, fields: Mapping[str, Any]
+    ) -> Job:
+        """Submit; what is refused is chosen again, from lists that are read anew."""
+        try:
+            submitted = await self._racm.submit({**choice.fields(), **fields})
+        except InvalidRequest:
+            self._offers.forget()
+            newer = await self._offers.choose(request.paths)  # names what is not offered any more
+            if newer.fields() == choice.fields():
+                raise
+            choice = newer
+            submitted = await self._racm.submit({**choice.fields(), **fields})
+        if not choice.is_granted(submitted):
+            self._offers.forget()
+            await self._racm.cancel(submitted.job.id)
+            raise InvalidRequest(
+                "SciServer does not give the job all volumes that it needs",
+                part="paths",
+                hint="were rights on a volume taken back?",
+            )
+        return submitted.job
 
     # -- poll ------------------------------------------------------------------------------
 
@@ -220,23 +259,58 @@ class SciServerCompute(ComputeAdapter):
             return ended
         jobs = found.get(_label(key), ())
         if jobs:  # of two with one label one runs, and the other ends at once
-            return await self._open_report(key, max(jobs, key=lambda one: one.status & 24))
+            return await self._open_report(handle, max(jobs, key=lambda one: one.status & 24))
+        id = int(handle.get("id", 0))
         async with self._one_by_one:
-            job = await self._racm.job(int(handle.get("id", 0)))
+            job = await self._record(id)
             if job is not None and job.phase != "over":
-                self._note(job)
-                return await self._open_report(key, job)
+                return await self._open_report(handle, job)
             report = await self._last_report(job, str(handle.get("folder", "")))
+        self._records.pop(id, None)
         return self._keep(key, report)
 
-    async def _open_report(self, key: str, job: Job) -> JobReport:
+    async def _record(self, id: int) -> Job | None:
+        """The full record of a job that is on no list. Asked for once when it is over, however often
+        its files cannot be read then, and rarely while its status is one that no list has."""
+        job, until_s = self._records.get(id, (None, 0.0))
+        if job is None or (job.phase != "over" and time.monotonic() > until_s):
+            job = await self._racm.job(id)
+            if job is not None:
+                self._note(job)
+                if job.phase == "over" or job.status > FINISHED:
+                    self._records[id] = job, time.monotonic() + LONGEST_PAUSE_S
+        return job
+
+    async def _open_report(self, handle: JobHandle, job: Job) -> JobReport:
+        key = _key(handle)
         state = forward(self._states.get(key), job.phase)
         self._states[key] = state
         if job.id in self._cancelled_at:
             return JobReport(state, message="cancelling: SciServer has not ended it yet")
+        words = []
         if state == "queued" and (place := await self._place(job)) is not None:
-            return JobReport(state, message=f"number {place} in SciServer's queue")
-        return JobReport(state)
+            words.append(f"number {place} in SciServer's queue")
+        asked_s = float(handle.get("walltime_s", 0))
+        if asked_s and (limit_s := await self._site_limit(job)) and limit_s < asked_s:
+            where = self.settings.domain or "its domain"
+            words.append(
+                f"{where} ends jobs after {_span(limit_s)}, and this one may take {_span(asked_s)}"
+            )
+        return JobReport(state, message="; ".join(words) or None)
+
+    async def _site_limit(self, job: Job) -> float | None:
+        """After how long the domain ends jobs; None while nobody knows. No list of domains tells: the
+        record of the first job that was taken from the queue does."""
+        if self._limit_s is None and job.status > _WAITS:
+            self._limit_s = inf  # while we ask, and if it is not told
+            try:
+                record = await self._racm.job(job.id)
+            except (Unavailable, RateLimited, ConfigError):  # it is for a message only
+                self._limit_s = None
+            else:
+                if record is not None and record.timeout_s is not None:
+                    self._limit_s = record.timeout_s
+        return self._limit_s
 
     async def _place(self, job: Job) -> int | None:
         """Its place in the queue, if there is only one job of the user that waits: the table does
@@ -252,7 +326,7 @@ class SciServerCompute(ComputeAdapter):
         if job.timed_out:
             return JobReport("exited", -9, "walltime", _limit(job))
         if job.was_cancelled:
-            return JobReport("cancelled", message=job.said)
+            return JobReport("cancelled", reason="normal", message=job.said)
         record = await files.record(self._files, f"{folder}/exit.json")
         if isinstance(record, dict) and isinstance(record.get("exit_code"), int):
             reason: Literal["normal", "signal", "walltime"] = "normal"
@@ -355,7 +429,7 @@ def _volume_of(settings: SciServerComputeSettings) -> Volume:
 
 
 def _limit(job: Job) -> str:
-    limit = "" if job.timeout_s is None else f" of {job.timeout_s / 3600:g} h"
+    limit = "" if job.timeout_s is None else f" of {_span(job.timeout_s)}"
     return f"SciServer ended it at the time limit{limit}: {job.said or 'its domain sets it'}"
 
 
@@ -364,8 +438,14 @@ def _label(key: str) -> str:
     return f"deepforge/{key}/"
 
 
-def _handle(job: Job, key: str, folder: str) -> JobHandle:
-    return {"id": job.id, "key": key, "folder": folder}
+def _handle(job: Job, request: JobRequest, folder: str) -> JobHandle:
+    handle = {"id": job.id, "key": request.key, "folder": folder}
+    asked_s = request.resources.walltime_s
+    return handle if asked_s is None else {**handle, "walltime_s": asked_s}
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.4g} min" if seconds < 7200 else f"{seconds / 3600:.4g} h"
 
 
 def _key(handle: JobHandle) -> str:

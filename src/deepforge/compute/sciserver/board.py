@@ -81,7 +81,9 @@ class Board:
             jobs = await racm.open_jobs()
         except (Unavailable, RateLimited) as error:
             pause_s = every_s if before is None else min(2 * before.pause_s, LONGEST_PAUSE_S)
-            waits_s = pause_s * (0.5 + random.random())
+            waits_s = pause_s * (1.0 + random.random() / 2)  # never less than between two lists
+            if isinstance(error, RateLimited):
+                waits_s = max(waits_s, error.retry_after_s or 0.0)
             self._failure = _Failure(error.message, pause_s, time.monotonic() + waits_s)
             raise
         self._failure = None
@@ -102,7 +104,7 @@ class _Failure:
 def board_of(site: str, username: str) -> Board:
     """The board that all connections of a user share in this event loop."""
     boards = _BOARDS.setdefault(asyncio.get_running_loop(), {})
-    return boards.setdefault((site, username), Board())
+    return boards.setdefault((site.lower(), username), Board())
 
 
 _BOARDS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Board]] = (

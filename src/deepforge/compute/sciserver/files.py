@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from deepforge.errors import NotFound, Unavailable
-from deepforge.sciserver.files import FileService
+from deepforge.errors import Unavailable
+from deepforge.sciserver.files import FileService, NoVolume
 
 _LARGEST_RECORD_BYTES = 64 * 1024
 
@@ -28,7 +28,7 @@ async def is_there(files: FileService, folder: str) -> bool:
     """Whether there is such a folder, in a volume that this user may see."""
     try:
         return await files.listing(folder) is not None
-    except NotFound:  # the volume itself
+    except NoVolume:
         return False
 
 

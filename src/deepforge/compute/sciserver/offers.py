@@ -17,6 +17,7 @@ from deepforge.compute.sciserver.records import Domain, MountableVolume
 from deepforge.errors import ConfigError, InvalidRequest
 from deepforge.sciserver.files import FileService
 from deepforge.sciserver.volumes import Volume, find_volume
+from deepforge.settings import instead_of
 
 _KNOWN_S = 60.0
 _PREFERRED_IMAGE = "SciServer Essentials"
@@ -76,6 +77,11 @@ class Offers:
         """They may have changed: read them again."""
         self._read_at_s = None
 
+    async def domains(self) -> Sequence[Domain]:
+        """All domains with what this user may use there, as they are now."""
+        self._domains, self._read_at_s = await self._racm.domains(), time.monotonic()
+        return self._domains
+
     async def choose(self, paths: Sequence[NeededPath] = ()) -> Choice:
         """Choose for a job that needs these paths.
 
@@ -94,16 +100,14 @@ class Offers:
     async def _choose(self, paths: Sequence[NeededPath]) -> Choice:
         wish = self._wish
         domain = await self._domain()
-        image = _image(domain, wish.image)
+        image = image_in(domain, wish.image)
         for name in wish.data_volumes:
             if name not in domain.data_volumes:
                 raise _no_such("data_volumes", name, domain.data_volumes)
-        own = domain.volume(wish.job_volume.path)
-        if own is None:
-            await self._make(wish.job_volume)
+        if await self._make_missing(domain, paths):
             self.forget()
             domain = await self._domain()
-            own = domain.volume(wish.job_volume.path)
+        own = domain.volume(wish.job_volume.path)
         if own is None:
             there_are = [one.path for one in domain.volumes]
             raise _no_such("job_volume", wish.job_volume.path, there_are)
@@ -116,11 +120,7 @@ class Offers:
                 continue
             volume = domain.volume(needed.path)
             if volume is None:
-                raise InvalidRequest(
-                    f"jobs in {domain.name!r} cannot see {needed.path}",
-                    part="paths",
-                    hint="is it a volume of yours, or one that is shared with you?",
-                )
+                raise self._invisible(domain, needed)
             if needed.writable:
                 _writable(volume, "paths")
             volumes[volume.id] = volumes.get(volume.id, False) or needed.writable
@@ -132,15 +132,46 @@ class Offers:
 
     async def _domain(self) -> Domain:
         if not self._is_known:
-            self._domains, self._read_at_s = await self._racm.domains(), time.monotonic()
+            await self.domains()
         wanted = self._wish.domain
-        for one in self._domains:
-            if one.name == wanted or (not wanted and one.images):
-                return one
-        there_are = [one.name for one in self._domains]
-        raise _no_such("domain", wanted or "domain with an image for you", there_are)
+        found = domain_among(self._domains, wanted)
+        if found is None:
+            there_are = [one.name for one in self._domains]
+            raise _no_such("domain", wanted or "domain with an image for you", there_are)
+        return found
 
-    async def _make(self, volume: Volume) -> None:
+    def _invisible(self, domain: Domain, needed: NeededPath) -> InvalidRequest:
+        """The error for a path that no volume of the domain holds."""
+        elsewhere = [one.name for one in self._domains if one.data_volume(needed.path) is not None]
+        hint = "is it a volume of yours, or one that is shared with you?"
+        if domain.data_volume(needed.path) is not None:
+            hint = "it is a data volume, which is for reading only"
+        elif elsewhere:
+            hint = f"it is a data volume of another domain: {', '.join(elsewhere)}"
+        elif needed.path.strip("/").partition("/")[0] not in {one.root for one in domain.volumes}:
+            told = ", ".join(domain.data_volumes) or "none"
+            hint = f"the data volumes that jobs there can see: {told}"
+        return InvalidRequest(
+            f"jobs in {domain.name!r} of SciServer cannot see {needed.path}"
+            f"{' to write to' if needed.writable else ''}",
+            part="paths",
+            hint=hint,
+        )
+
+    async def _make_missing(self, domain: Domain, paths: Sequence[NeededPath]) -> bool:
+        """Make own volumes that are missing, as their storages do at first use."""
+        username, made = self._wish.username, False
+        for parts in (one.path.strip("/").split("/") for one in paths):
+            own = Volume(*parts[:3]) if len(parts) >= 3 and parts[1] == username else None
+            if own is not None and domain.volume(own.path) is None:
+                await find_volume(self._files, own, username)
+                made = True
+        if domain.volume(self._wish.job_volume.path) is None:
+            await self._make_job_volume(self._wish.job_volume)
+            made = True
+        return made
+
+    async def _make_job_volume(self, volume: Volume) -> None:
         """An own volume is made; what the file service says of another one is about our setting."""
         try:
             await find_volume(self._files, volume, self._wish.username)
@@ -149,7 +180,16 @@ class Offers:
             raise ConfigError(error.message, fields=fields, hint=error.hint) from error
 
 
-def _image(domain: Domain, wanted: str) -> str:
+def domain_among(domains: Sequence[Domain], wanted: str) -> Domain | None:
+    """The domain of that name; without a name the first one with an image."""
+    return next((one for one in domains if one.name == wanted or (not wanted and one.images)), None)
+
+
+def image_in(domain: Domain, wanted: str) -> str:
+    """The image of that name; without a name the newest of the usual ones, or else the first.
+
+    Raises `ConfigError`.
+    """
     if wanted in domain.images:
         return wanted
     if wanted or not domain.images:
@@ -164,14 +204,17 @@ def _version(image: str) -> list[int]:
 
 def _writable(volume: MountableVolume, part: str) -> MountableVolume:
     if "write" not in volume.actions:
-        raise InvalidRequest(f"you may not write into the volume {volume.path}", part=part)
+        raise InvalidRequest(
+            f"you may not write into the volume {volume.path} of SciServer",
+            part=part,
+            hint=f"ask {volume.owner} to share it for writing, or choose another volume",
+        )
     return volume
 
 
 def _no_such(field: str, name: str, there_are: Sequence[str]) -> ConfigError:
-    listing = ", ".join(there_are) or "nothing"
     return ConfigError(
         f"SciServer offers no {name!r} for {field}",
         fields={field: "is not offered"},
-        hint=f"what it offers: {listing}",
+        hint=instead_of(name, there_are),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from deepforge.compute.sciserver.records import Domain, Job, read_domain, read_job
-from deepforge.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from deepforge.errors import ConfigError, InvalidRequest, OutcomeUnknown, Unavailable
 from deepforge.sciserver.session import Session, error_text, json_of
 
 _REFUSAL = "Error in job submission"
@@ -67,8 +67,11 @@ class Racm:
         if answer.status_code != 200:
             told = f"SciServer answered {answer.status_code} to a submission"
             raise OutcomeUnknown(f"{told}: {_one_line(said)}" if said else told)
-        told = json_of(answer)
-        job = read_job(told)
+        try:
+            told = json_of(answer)
+            job = read_job(told)
+        except (ConfigError, Unavailable) as error:  # somebody else's answer, or half of one
+            raise OutcomeUnknown(error.message, hint=error.hint) from error
         return Submitted(
             job,
             {

@@ -150,7 +150,7 @@ class ServerCompute(ComputeAdapter):
                 hint=f"the supervisor's log is {self._folder.log}",
             )
 
-    def why_not(self, request: JobRequest) -> Sequence[Refusal]:
+    async def why_not(self, request: JobRequest) -> Sequence[Refusal]:
         """Refuse what this machine does not have: more cores or memory, GPUs to hand out."""
         asked, found = request.resources, []
         if asked.cpus is not None and asked.cpus > _cores():

@@ -13,6 +13,7 @@ from deepforge.plugins import Port
 from deepforge.server.auth import Caller
 from deepforge.server.body import JsonRoute
 from deepforge.server.checks import check_compute, check_storage
+from deepforge.server.offered import ChoicesReply, offered_by
 from deepforge.server.removal import remove_connection
 from deepforge.server.services import InUse
 from deepforge.server.wire import Body, Page
@@ -126,6 +127,13 @@ async def check_connection(
         seconds=sum(one.seconds for one in checks),
         checks=[CheckStep(**asdict(one)) for one in checks],
     )
+
+
+@router.get("/{port}/{name}/choices", summary="List what the service offers for settings")
+async def read_choices(port: Port, name: str, caller: Caller, use: InUse) -> ChoicesReply:
+    await use.connections.allowed(port, name, owner=caller.owner)
+    open = use.opener.storage if port == "storage" else use.opener.compute
+    return await offered_by(await open(name, owner=caller.owner))
 
 
 def _reply(one: Connection) -> ConnectionReply:

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from deepforge.connections.store import Connection
 from deepforge.errors import DeepForgeError
+from deepforge.execution.model import ExecutionView
+from deepforge.ids import epoch_s, utc_now
 from deepforge.plugins import Port
 from deepforge.sciserver.hosts import Hosts
 from deepforge.server.auth import Caller
@@ -20,6 +22,7 @@ from deepforge.server.wire import Page
 router = APIRouter(route_class=JsonRoute, tags=["connections"])
 
 _ADAPTER = "sciserver"
+_SOON_S = 3 * 3600.0
 _PORTS: tuple[Port, ...] = ("storage", "compute")
 
 
@@ -32,6 +35,8 @@ class LinkReply(BaseModel):
     username: str
     ends_at: str | None
     """When it has to be linked again; null for one with a password, and for one that is not linked."""
+    ends_soon: bool
+    """Whether that is in less than three hours: what runs longer waits for another link then."""
     renews_itself: bool
     """Whether there is a password, that works."""
     problem: str | None
@@ -49,8 +54,14 @@ async def list_links(
     names: Annotated[
         list[str] | None, Query(alias="name", description="Of these storages and computes alone.")
     ] = None,
+    execution: Annotated[
+        str | None, Query(description="Of those alone that this execution needs.")
+    ] = None,
 ) -> Page[LinkReply]:
     """Asks SciServer about each. What is wrong with one is in the answer."""
+    if execution is not None:
+        view = await use.executions.get(execution, caller.owner)
+        names = [*(names or ()), *_needed(view)]
     found = [
         one
         for port in _PORTS
@@ -60,6 +71,16 @@ async def list_links(
     return Page(items=await asyncio.gather(*(_look_at(use, one) for one in found)))
 
 
+def _soon_s() -> float:
+    return epoch_s(utc_now()) + _SOON_S
+
+
+def _needed(view: ExecutionView) -> set[str]:
+    """The storages and computes that an execution, or what is left of it, has to do with."""
+    inputs = {one.ref.storage for job in view.jobs for one in job.values.values()}
+    return {view.execution.storage, *(job.plan.compute for job in view.jobs), *inputs}
+
+
 async def _look_at(use: Services, one: Connection) -> LinkReply:
     reply = LinkReply(
         port=one.port,
@@ -67,6 +88,7 @@ async def _look_at(use: Services, one: Connection) -> LinkReply:
         site=str(one.settings.get("site", "")),
         username=str(one.settings.get("username", "")),
         ends_at=None,
+        ends_soon=False,
         renews_itself=False,
         problem=None,
         hint=None,
@@ -95,6 +117,7 @@ async def _fill_in(use: Services, one: Connection, reply: LinkReply) -> None:
         await session.token()
         reply.renews_itself = session.renews_itself
         reply.ends_at = None if session.renews_itself else session.expires_at
+        reply.ends_soon = reply.ends_at is not None and epoch_s(reply.ends_at) < _soon_s()
         if one.port == "compute":
             return
         volume = Volume.named(settings.volume, pool=settings.pool, username=settings.username)

@@ -18,8 +18,9 @@ Kind = Literal[
 
 `reset_before`, `reset_after`: the connection breaks before or after the request took effect; with
 `after_bytes` in the middle of an upload. `truncate`, `hang`: the answer ends or stops after
-`after_bytes`; `corrupt`: the byte there is another one. `slow`: the answer begins after `after_s`;
-`trickle`: after every `after_bytes` it rests for `after_s`.
+`after_bytes`; `corrupt`: the byte there is another one, in an answer or as an upload is stored.
+`slow`: the answer begins after `after_s`; `trickle`: after every `after_bytes` it rests for
+`after_s`.
 
 The others wait for the next job: never taken from the queue; not started, with `text`; ended by the
 time limit or by an administrator `after_s` after its start; its folder is gone at the end; `status` is

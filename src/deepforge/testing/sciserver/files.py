@@ -240,7 +240,7 @@ def _moved(source: Path, target: Path, *, is_copy: bool, replaces: bool) -> None
         if is_copy:
             shutil.copytree(source, target, symlinks=True)
         else:
-            shutil.move(source, target)
+            source.rename(target)
         return
     if _exists(target):
         if not replaces:
@@ -254,7 +254,7 @@ def _moved(source: Path, target: Path, *, is_copy: bool, replaces: bool) -> None
     if is_copy:
         shutil.copyfile(source, target)
     else:
-        shutil.move(source, target)
+        source.rename(target)  # never into a folder that somebody made meanwhile
 
 
 def _destination(asked: dict[str, Any]) -> str:

@@ -36,12 +36,16 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Asked:
-    """One request that came, and what it got; status 0 if the connection was broken first."""
+    """One request that came, and what it got; status 0 if the connection was broken first.
+
+    `size_bytes` is what it carried: the body of a request, or else of the answer.
+    """
 
     method: str
     path: str
     query: str
     status: int
+    size_bytes: int = 0
 
 
 class SciServer:
@@ -164,10 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = re.sub("/+", "/", path)
         told: list[int] = []
 
-        def tell(status: int) -> None:
+        def tell(status: int, size_bytes: int = 0) -> None:
             """Before the answer leaves, so that a client that has it finds its request here."""
             told.append(status)
-            site.requests.append(Asked(self.command, path, query, status))
+            site.requests.append(Asked(self.command, path, query, status, size_bytes))
 
         try:
             request = Request(
@@ -191,11 +195,13 @@ class _Handler(BaseHTTPRequestHandler):
         site: SciServer,
         request: Request,
         fault: Fault | None,
-        tell: Callable[[int], None],
+        tell: Callable[[int, int], None],
     ) -> None:
         kind: Kind | None = None if fault is None else fault.kind
         if fault is not None and kind == "quota":
             request.room_bytes = fault.after_bytes
+        if fault is not None and kind == "corrupt" and request.method == "PUT":
+            request.changes_byte = fault.after_bytes
         if fault is not None and kind == "reset_before":
             self._reset_on_close()
             if fault.after_bytes == 0:
@@ -214,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Broken("told to")
         if fault is not None and kind == "slow":
             site.stopped.wait(fault.after_s)
-        tell(answer.status)
+        tell(answer.status, request.read_bytes or answer.length * (self.command != "HEAD"))
         self._send(answer, fault)
 
     def _instead(self, fault: Fault, request: Request) -> Answer | None:

@@ -72,7 +72,8 @@ class Request:
     """One request. `path` is percent-encoded, with single slashes; `query` has the first values.
 
     The body is read by whoever wants it; what nobody read is thrown away after the answer.
-    `room_bytes` is what the disk can take of it, `breaks_after_bytes` when the connection does.
+    `room_bytes` is what the disk can take of it, `breaks_after_bytes` when the connection does,
+    `changes_byte` which byte arrives as another one.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Request:
         self.headers = headers
         self.room_bytes: int | None = None
         self.breaks_after_bytes: int | None = None
+        self.changes_byte: int | None = None
+        self.read_bytes = 0
         self._body = _chunked(file) if _is_chunked(headers) else _sized(file, headers)
 
     def flag(self, name: str) -> bool:
@@ -98,8 +101,12 @@ class Request:
         """What is left of the body. Raises `Broken` if the client does not send all of it."""
         seen = 0
         for chunk in self._body:
+            if self.changes_byte is not None and 0 <= self.changes_byte - seen < len(chunk):
+                at = self.changes_byte - seen
+                chunk = chunk[:at] + bytes([chunk[at] ^ 1]) + chunk[at + 1 :]
             yield chunk
             seen += len(chunk)
+            self.read_bytes += len(chunk)
             if self.breaks_after_bytes is not None and seen >= self.breaks_after_bytes:
                 raise Broken("told to")
 
