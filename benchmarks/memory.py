@@ -1,4 +1,4 @@
-"""How much memory does a transfer take, and does that grow with the object?
+"""How much memory does a transfer take, and does that grow with the object, or with their number?
 
 The most that each process ever had, Python and all libraries included.
 """
@@ -11,15 +11,22 @@ from benchmarks.measure import in_turn, table
 from benchmarks.objects import Load, depot
 from benchmarks.transfer import OURS
 
-SIZES_MIB = (64, 256, 1024)
-SMALL_SIZES_MIB = (16, 64, 128)
+MIB = 1024**2
+LOADS = (
+    *(Load(f"{size_mib} MiB", 1, size_mib * MIB) for size_mib in (64, 256, 1024)),
+    Load("64 x 16 MiB", 64, 16 * MIB),
+)
+SMALL_LOADS = (
+    *(Load(f"{size_mib} MiB", 1, size_mib * MIB) for size_mib in (16, 64, 128)),
+    Load("8 x 16 MiB", 8, 16 * MIB),
+)
 
 
 def main(rounds: int, *, small: bool) -> None:
     rows = []
     with depot() as place:
-        for size_mib in SMALL_SIZES_MIB if small else SIZES_MIB:
-            sample = place.sample(Load(f"{size_mib} MiB", 1, size_mib * 1024**2))
+        for load in SMALL_LOADS if small else LOADS:
+            sample = place.sample(load)
             measured = in_turn(
                 {
                     f"{client} {direction}": partial(move, client, sample)
@@ -35,4 +42,4 @@ def main(rounds: int, *, small: bool) -> None:
     columns = [
         f"{label.partition(', ')[2]} {way}" for label in OURS.values() for way in ("up", "down")
     ]
-    table("Memory: peak MB of one transfer, the worst of all rounds", ["", *columns], rows)
+    table("Memory: peak MB of a transfer, the worst of all rounds", ["", *columns], rows)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deepforge.runner.channel import Line
-from deepforge.runner.failures import JobFailed
+from deepforge.runner.failures import JobFailed, of_status
 from deepforge.runner.protocol import Grant
 from deepforge.runner.store import Stored, Upload, put_bytes, store_many
 from deepforge.runner.wire import Client
@@ -237,3 +237,28 @@ def test_an_empty_output_is_stored(server: FarServer, tmp_path: Path) -> None:
 
     assert (b"", Stored(0, digest(b""))) == (server.objects["k"], found)
     assert "0" == server.requests[0].headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told", "cure"),
+    [
+        (
+            b'{"error": {"message": "no such volume", "hint": "share it"}}',
+            "no such volume",
+            "share it",
+        ),
+        (b'{"error": {"message": "no such volume", "hint": null}}', "no such volume", None),
+        (b"<html>oh\n no</html>", "<html>oh no</html>", None),
+        (b'{"error": "other"}', '{"error": "other"}', None),
+        (b"\xff", "\ufffd", None),
+    ],
+)
+def test_a_refusal_of_our_server_is_told_in_its_words(
+    body: bytes, told: str, cure: str | None
+) -> None:
+    failure = of_status("x cannot be stored", 422, body, Grant("http", "PUT", url="u")).failure
+
+    assert (f"x cannot be stored: the storage answered 422 {told}.", cure) == (
+        failure.message,
+        failure.hint,
+    )

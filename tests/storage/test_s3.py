@@ -555,6 +555,35 @@ def test_part_sizes_keep_the_number_of_parts_below_the_limit() -> None:
         assert part * 10_000 >= (size or 0)
 
 
+async def test_large_objects_that_wait_for_their_turn_hold_one_block(client: StorageClient) -> None:
+    """However many are put at once: only those that are sent just now take more memory."""
+    given = [0] * 6
+    asked, at_the_end, may_end = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+
+    async def source(number: int) -> AsyncIterator[bytes]:
+        for _ in range(2):
+            given[number] += 1
+            asked.release()
+            yield bytes(BLOCK_BYTES)
+        at_the_end.release()
+        await may_end.wait()
+
+    puts = [
+        asyncio.create_task(client.put_stream(f"key-{number}", source(number)))
+        for number in range(len(given))
+    ]
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            await at_the_end.acquire()
+        for _ in range(6 + 3):
+            await asked.acquire()
+        await asyncio.sleep(0.1)  # what would not wait has come by then
+
+    assert [1, 1, 1, 2, 2, 2] == sorted(given)
+    may_end.set()
+    assert {2 * BLOCK_BYTES} == {ref.size_bytes for ref in await asyncio.gather(*puts)}
+
+
 async def test_a_stream_of_too_many_parts_is_refused_in_time(
     client: StorageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

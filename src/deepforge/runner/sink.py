@@ -10,7 +10,7 @@ from deepforge.runner.wire import BLOCK, Client
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-_BLOCKS = 3
+_BLOCKS = 4
 
 
 class Sink:

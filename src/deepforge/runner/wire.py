@@ -13,7 +13,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, Optional, Union
 
 from deepforge.runner.addresses import Address, WireError, host_text, proxy_for, split_url
 
-BLOCK = 1024 * 1024  # bytes moved at once: few system calls, and still within the processor's cache
+BLOCK = 256 * 1024  # bytes moved at once: few system calls, and still in the processor's cache
 CONNECT_S = 15.0
 SILENCE_S = 60.0  # how long the other side may say nothing at all
 SLICE_S = 1.0  # how often a waiting transfer looks whether it was cancelled

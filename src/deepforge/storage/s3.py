@@ -133,13 +133,18 @@ class S3Adapter(StorageAdapter):
         size_bytes: int | None = None,
         only_if_absent: bool = False,
     ) -> ObjectInfo:
-        async with aclosing(blocks(chunks, part_bytes(size_bytes))) as stream:
-            waiting = [await anext(stream, b""), await anext(stream, b"")]
-            if waiting[1]:
-                info = await self._put_parts(key, _chain(waiting, stream), only_if_absent)
-            else:
-                full = self._start + key
+        full, size = self._start + key, part_bytes(size_bytes)
+        async with aclosing(blocks(chunks, size)) as stream:
+            waiting = [await anext(stream, b"")]
+            if len(waiting[0]) < size:
                 info = await self._run(self._bucket.put, full, waiting[0], only_if_absent)
+                return self._ours(info)
+            async with self._large:  # whoever waits for it holds one block, not more
+                waiting.append(await anext(stream, b""))
+                if waiting[1]:
+                    info = await self._put_parts(full, _chain(waiting, stream), only_if_absent)
+                else:
+                    info = await self._run(self._bucket.put, full, waiting[0], only_if_absent)
         return self._ours(info)
 
     async def get(
@@ -211,23 +216,19 @@ class S3Adapter(StorageAdapter):
         await self._run(self._bucket.abort_parts, self._start + key, upload)
 
     async def _put_parts(
-        self, key: str, stream: AsyncIterator[bytes], only_if_absent: bool
+        self, full: str, stream: AsyncIterator[bytes], only_if_absent: bool
     ) -> ObjectInfo:
-        full = self._start + key
-        async with self._large:
-            upload = await self._run(self._bucket.begin_parts, full)
-            try:
-                etags = await self._send_parts(full, upload, stream)
-                return await try_again(
-                    _PART_RETRY,
-                    lambda: self._run(
-                        self._bucket.complete_parts, full, upload, etags, only_if_absent
-                    ),
-                )
-            except BaseException:
-                with suppress(DeepForgeError):  # the first error says more
-                    await self._run(self._bucket.abort_parts, full, upload)
-                raise
+        upload = await self._run(self._bucket.begin_parts, full)
+        try:
+            etags = await self._send_parts(full, upload, stream)
+            return await try_again(
+                _PART_RETRY,
+                lambda: self._run(self._bucket.complete_parts, full, upload, etags, only_if_absent),
+            )
+        except BaseException:
+            with suppress(DeepForgeError):  # the first error says more
+                await self._run(self._bucket.abort_parts, full, upload)
+            raise
 
     async def _send_parts(
         self, key: str, upload: str, stream: AsyncIterator[bytes]

@@ -38,7 +38,7 @@ CONNECT_TIMEOUT_S = 3
 STALL_TIMEOUT_S = 60
 """No byte in either direction for so long means that the connection is dead."""
 
-_CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024  # read, hashed and written while it is in the processor's cache
 _OWN_REQUEST_S = 600  # how long our own signatures are good for; a slow part may take minutes
 
 
