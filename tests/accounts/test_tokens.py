@@ -254,3 +254,18 @@ async def test_a_token_of_a_pool_is_a_workers_and_good_while_there_is_the_pool(
     pools.clear()
     with pytest.raises(AuthError):
         await tokens.authenticate(text.reveal())
+
+
+async def test_a_token_of_a_pool_that_goes_meanwhile_is_not_there_when_it_comes_again(
+    documents: DocumentStore, users: Users
+) -> None:
+    answers = [True, False]
+
+    async def is_pool(owner: str) -> bool:
+        return answers.pop(0) if answers else True
+
+    tokens = Tokens(documents, users, is_pool=is_pool)
+    with pytest.raises(NotFound):
+        await tokens.create("pool:lab", "box", ["worker"])
+
+    assert [] == await tokens.list("pool:lab")

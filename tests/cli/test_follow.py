@@ -51,6 +51,7 @@ def test_what_a_compute_says_of_a_job_is_told_once(capsys: pytest.CaptureFixture
         "number 3 in the queue",
         "number 3 in the queue",
         "number 1 in the queue",
+        "gone\x1b[2J\naway",
         None,
     ):
         progress.job(job("queued", message=message))
@@ -58,6 +59,7 @@ def test_what_a_compute_says_of_a_job_is_told_once(capsys: pytest.CaptureFixture
     assert lines(capsys) == [
         "train: queued: number 3 in the queue",
         "train: queued: number 1 in the queue",
+        "train: queued: gone\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}away",
     ]
 
 

@@ -99,6 +99,22 @@ def test_a_wrong_password_is_tried_once_and_changes_nothing(linked: Shell, site:
     assert linked("storage", "list", "--json").json[1]["secrets"] == []
 
 
+def test_a_file_that_does_not_fit_is_refused_before_it_is_sent(
+    linked: Shell, site: SciServer
+) -> None:
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+    site.users.by_name["alice"].quota_bytes = 2000
+    (linked.folder / "large.bin").write_bytes(bytes(2001))
+    (linked.folder / "fitting.bin").write_bytes(bytes(1999))
+
+    put = ("artifacts", "put", "--storage", "sky", "--name", "data")
+    told = linked(*put, "large.bin", code=1)
+
+    assert "2001 bytes do not fit into the volume 'Storage/alice/deepforge_data'" in told.err
+    assert not [one for one in site.requests if "/api/file/" in one.path]
+    linked(*put, "fitting.bin")
+
+
 def test_without_a_storage_there_is_nothing_to_link(shell: Shell) -> None:
     assert "deepforge storage add sciserver" in shell("sciserver", "link", code=3).err
     assert "no storage or compute" in shell("sciserver", "status").err

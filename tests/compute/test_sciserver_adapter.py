@@ -205,6 +205,20 @@ async def test_the_record_of_a_job_is_asked_for_once(site: SciServer, open_one: 
         assert [asked(site, "GET", f"/racm/jobm/rest/jobs/{id}") for id in ids] == [1, 1, 1]
 
 
+async def test_a_job_is_not_lost_for_good_when_it_is_not_found_once(
+    site: SciServer, open_one: Open
+) -> None:
+    """`Unknown error` is what the service says of jobs it does not know, and of its own troubles."""
+    async with open_one() as adapter:
+        handle = await adapter.submit(python("raise SystemExit(4)"))
+        await asyncio.to_thread(wait_over, site)
+        adapter._board()._read_at_s = None
+        site.faults.add("error", path=r"jobs/\d", text="Unknown error")
+        assert (await state_of(adapter, handle)).state == "missing"
+
+        assert (await over(adapter, handle)).exit_code == 4
+
+
 async def test_a_status_that_no_list_has_is_looked_at_rarely(
     site: SciServer, open_one: Open
 ) -> None:
@@ -417,6 +431,18 @@ async def test_places_in_the_queue_are_told(site: SciServer, open_one: Open) -> 
     assert report == JobReport("queued", message="number 3 in SciServer's queue")
 
 
+async def test_the_place_of_one_job_is_not_told_of_another(site: SciServer, open_one: Open) -> None:
+    site.jobs.is_held = True
+    async with open_one() as adapter:
+        first = await adapter.submit(replace(python(""), key="first"))
+        before = await state_of(adapter, first)
+        second = await adapter.submit(replace(python(""), key="second"))
+
+        assert before.message == "number 1 in SciServer's queue"
+        assert [one.message for one in await adapter.poll([first, second])] == [None, None]
+    assert asked(site, "GET", QUEUES) == 1
+
+
 async def test_places_that_are_not_told_are_no_trouble(site: SciServer, open_one: Open) -> None:
     site.jobs.is_held = True
     site.faults.add("status", path=QUEUES, status=404, times=9)
@@ -515,6 +541,14 @@ async def test_a_python_that_is_not_there_is_named(open_one: Open) -> None:
     assert (report.exit_code, report.reason) == (127, "normal")
     assert "/opt/none/python3" in (report.message or "")
     assert "`python`" in (report.message or "")
+
+
+async def test_a_python_that_is_none_is_asked_about(open_one: Open) -> None:
+    async with open_one(python="/bin/true") as adapter:
+        report = await over(adapter, await adapter.submit(python("")))
+
+    assert report.reason == "node_failure"
+    assert "is the setting `python` a Python?" in (report.message or "")
 
 
 # -- check and settings ------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from deepforge.compute.port import Host, JobReport, JobRequest
 from deepforge.compute.worker import WorkerCompute, WorkerSettings
 from deepforge.errors import ConfigError, InvalidRequest, Unavailable
 from deepforge.execution.access import Address
+from deepforge.ids import timestamp
 from deepforge.runner.build import runner_archive
 from deepforge.testing.compute import python
 from webgme.rig import OWNER, Rig, opened
@@ -66,6 +69,25 @@ async def test_what_a_lost_worker_had_is_a_failure_of_its_node(rig: Rig, tmp_pat
     assert [JobReport("exited", None, "node_failure", "the worker is gone")] == (
         await adapter.poll([handle])
     )
+
+
+async def test_silence_of_a_worker_is_told_with_the_way_out(rig: Rig, tmp_path: Path) -> None:
+    adapter = compute(rig, tmp_path)
+    labels = {"execution": "e1", "job": "train"}
+    handle = await adapter.submit(replace(python(""), labels=labels))
+    await rig.ask("w")
+    documents = rig.services.documents
+    (worker,) = await documents.find("workers")
+    old = {**worker.body, "seen_at": timestamp(time.time() - 300)}
+    await documents.replace("workers", worker.id, old, if_revision=worker.revision)
+
+    (report,) = await adapter.poll([handle])
+    assert "running" == report.state
+    assert f"its worker w is silent since {old['seen_at'][:19]}" in (report.message or "")
+    assert "deepforge executions give-up e1 train" in (report.message or "")
+
+    await documents.delete("workers", worker.id)
+    assert [JobReport("running")] == await adapter.poll([handle])
 
 
 async def test_another_users_compute_sees_nothing_of_the_job(rig: Rig, tmp_path: Path) -> None:

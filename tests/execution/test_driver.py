@@ -302,6 +302,34 @@ async def test_a_cancelled_execution_of_a_machine_that_is_gone_ends(
     assert ([], []) == (opened_names, idle.ran)
 
 
+@pytest.mark.parametrize("machine", [None, machine_space()])
+async def test_a_cancelled_execution_that_we_may_drive_is_asked_to_end(
+    idle: Rig, monkeypatch: pytest.MonkeyPatch, machine: str | None
+) -> None:
+    """However long no server ran: its compute may still be there."""
+    id = await orphan(idle, monkeypatch)
+    one = await begun_elsewhere(idle, id)
+    await idle.store.change_execution(id, lambda each: replace(each, machine=machine))
+    await idle.executions.cancel(id, "local")
+    await asyncio.sleep(0.1)
+    asked: list[str] = []
+    find = idle.opener.compute
+
+    async def noted(name: str, *, owner: str) -> Any:
+        asked.append(name)
+        return await find(name, owner=owner)
+
+    monkeypatch.setattr(idle.opener, "compute", noted)
+    policy = replace(QUICK, unasked_s=0.0)
+    async with Driver(idle.store, idle.opener, idle.effects, idle.events, policy=policy):
+        view = await idle.ended(id)
+
+    assert ExecutionState.CANCELLED is view.execution.state
+    assert asked
+    (job,) = [job for job in view.jobs if job.id == one]
+    assert job.failure is None or "no server runs" not in job.failure.message
+
+
 async def begun_elsewhere(rig: Rig, id: str) -> str:
     """Make the first job one that runs, as a server elsewhere has begun it; return its id."""
     saved = (await rig.store.jobs(id))[0]

@@ -46,7 +46,7 @@ def test_it_goes_on_after_linking_again(
     assert "your link to SciServer" in paused
     assert "deepforge sciserver link" in paused
     shown = lab.server.client("executions", "show", execution)
-    assert "deepforge sciserver link" in shown.out
+    assert "has ended; hint: link again: deepforge sciserver link" in shown.out
     assert f"s-{user}: your link to SciServer" in shown.err
     assert lab.view(execution)["status"] == "running"
 

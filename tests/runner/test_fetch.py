@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -33,6 +34,12 @@ def fetch(one: Item, folder: Path, **more: object) -> Fetched:
     more.setdefault("patience_s", 1.0)
     (found,) = fetch_many([one], str(folder), **more)  # type: ignore[arg-type]
     return found
+
+
+def ours(message: str, *, expired: bool) -> bytes:
+    """How our own server says that a storage refused its login."""
+    error = {"message": message, "hint": "log in", "details": {"expired": expired}}
+    return json.dumps({"error": error}).encode()
 
 
 def test_many_objects_arrive_in_order_and_verified(server: FarServer, tmp_path: Path) -> None:
@@ -117,6 +124,8 @@ def test_data_altered_once_on_the_way_are_fetched_again(server: FarServer, tmp_p
         (Fault(404, b"NoSuchKey"), "transfer", False, "404"),
         (Fault(403, b"AccessDenied"), "transfer", False, "403"),
         (Fault(403, b"<Message>Request has expired</Message>"), "grants_expired", True, "expired"),
+        (Fault(401, ours("login ended", expired=True)), "grants_expired", True, "expired"),
+        (Fault(401, ours("token revoked", expired=False)), "transfer", False, "token revoked"),
         (Fault(500, b"oops"), "transfer", True, "500"),
         (Fault(507, b"full"), "storage_full", False, "507"),
     ],

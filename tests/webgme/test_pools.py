@@ -28,6 +28,10 @@ async def test_members_may_use_a_pool_and_nobody_else(pools: Pools) -> None:
         with pytest.raises(Forbidden) as caught:
             await pools.admit(name, user)
         assert "deepforge pools list" in (caught.value.hint or "")
+    with pytest.raises(Forbidden) as caught:
+        await pools.admit("lab; halt\n" * 99, "ada")
+    assert "halt" not in (caught.value.hint or "")
+    assert len(caught.value.message) < 100
 
     changed = await pools.change("lab", add=["eve", "ada"], remove=["bob", "nobody"])
 

@@ -143,3 +143,29 @@ def test_no_pattern_is_tried_in_every_way_there_is(pattern: str) -> None:
     began = time.monotonic()
     matches("x" * 255, pattern)
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("a/" * 40 + "a", "**/a/" * 12 + "b"),
+        ("a/" * 40 + "a", "**/" * 20 + "b"),
+        ("a/" * 2000 + "a", "**/" * 1000 + "b"),
+        ("a/" * 2000 + "a", "**/" + "?/" * 1000 + "b"),
+        ("a/" * 2000 + "a", "{a,b}/" * 600 + "**/b"),
+    ],
+    ids=["letters", "stars", "deep", "many", "choices"],
+)
+def test_folders_are_not_tried_in_every_way_there_is(path: str, pattern: str) -> None:
+    began = time.monotonic()
+    assert not matches(path, pattern)
+    assert time.monotonic() - began < 5
+
+
+def test_a_path_may_be_as_deep_as_it_likes() -> None:
+    deep = "a/" * 2000 + "b"
+
+    assert matches(deep, "**/b")
+    assert matches(deep, "a/**/**/a/b")
+    assert matches("a/" * 1500 + "b", "?/" * 1500 + "b")
+    assert not matches(deep, "**/a")

@@ -105,6 +105,11 @@ class Tokens:
                 f"{owner} has a token {name!r} already",
                 hint=f"take another name, or: deepforge tokens revoke {name}",
             ) from error
+        try:
+            await self._check_owner(owner, wanted)
+        except NotFound:  # the pool went meanwhile, and one of its name may come
+            await self._documents.delete(TOKENS.name, made.id)
+            raise
         return _token(made), Secret(text)
 
     async def list(self, owner: str) -> builtins.list[Token]:

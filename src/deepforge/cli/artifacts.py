@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -141,10 +142,12 @@ def put_artifact(
     from deepforge.cli.client import connect
 
     with _open_input(file) as source, connect() as client:
-        size_bytes = None if file == "-" else os.fstat(source.fileno()).st_size
+        size_bytes = None if file == "-" else _size_of(source)
+        chunks = _read(source) if size_bytes is None else _read_whole(source, size_bytes, file)
         made = client.put(
             "/artifacts",
-            _shown(_read(source), size_bytes, file),
+            _shown(chunks, size_bytes, file),
+            size_bytes=size_bytes,
             name=name,
             type=type_,
             project=project,
@@ -300,6 +303,24 @@ def _open_input(file: str) -> Iterator[IO[bytes]]:
 
 def _read(source: IO[bytes]) -> Iterator[bytes]:
     while chunk := source.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _size_of(source: IO[bytes]) -> int | None:
+    """How much there is to read; None if nobody knows, as of pipes."""
+    told = os.fstat(source.fileno())
+    is_known = stat.S_ISREG(told.st_mode) and told.st_size > 0  # files of the kernel say 0
+    return told.st_size if is_known else None
+
+
+def _read_whole(source: IO[bytes], size_bytes: int, file: str) -> Iterator[bytes]:
+    """As much of a file as there was when it was opened: more may be written to it meanwhile."""
+    left = size_bytes
+    while left > 0:
+        chunk = source.read(min(left, _CHUNK_BYTES))
+        if not chunk:
+            raise InvalidRequest(f"{file} became shorter while it was read", part="FILE")
+        left -= len(chunk)
         yield chunk
 
 

@@ -65,9 +65,19 @@ class Client:
             request["timeout"] = timeout_s
         return self._call("POST", path, **request)
 
-    def put(self, path: str, content: bytes | Iterator[bytes], **query: Any) -> Any:
-        """Send bytes, all at once or piece by piece."""
-        return self._call("PUT", path, params=_present(query), content=content)
+    def put(
+        self,
+        path: str,
+        content: bytes | Iterator[bytes],
+        *,
+        size_bytes: int | None = None,
+        **query: Any,
+    ) -> Any:
+        """Send bytes, all at once or piece by piece. With `size_bytes` the server knows beforehand how
+        many there are: what does not fit is refused before it is sent."""
+        headers = {} if size_bytes is None else {"Content-Length": str(size_bytes)}
+        params = _present(query)
+        return self._call("PUT", path, params=params, content=content, headers=headers)
 
     def patch(self, path: str, body: Any) -> Any:
         """Send JSON that changes a part of something."""

@@ -75,7 +75,7 @@ def show_execution(execution: str, as_json: bool) -> None:
             "pipeline": view["pipeline"],
             "commit": view["commit"],
             "status": view["status"],
-            "paused by": view["paused_by"],
+            "paused by": "; ".join((view["paused_by"] or "").splitlines()) or None,
             "started": show.local_time(view["created_at"]),
             "ended": show.local_time(view["ended_at"]) or None,
             "rerun of": view["rerun_of"],
@@ -88,7 +88,7 @@ def show_execution(execution: str, as_json: bool) -> None:
     show.print_table(("job", "operation", "status", "attempts", "time", "compute"), _job_rows(view))
     for job in view["jobs"]:
         if job["message"]:
-            click.echo(f"{job['name']}: {job['message']}")
+            click.echo(f"{job['name']}: {show.one_line(job['message'])}")
         if show.has_failure(job):
             show.print_failure(job, err=False)
     if view["artifacts"]:

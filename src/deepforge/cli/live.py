@@ -95,7 +95,8 @@ class LiveProgress:
             mark = self._spinner
             took = show.between(job["started_at"], None)
         words = job_sentence(job) if status in ("skipped", "ready") else ""
-        line = words or self._last_lines.get(job["id"], "") or job.get("message") or ""
+        told = show.one_line(job.get("message") or "")
+        line = words or self._last_lines.get(job["id"], "") or told
         about = Text(f"{status} {show.seconds(took)}".rstrip(), style=color)
         return mark, Text(job["name"]), about, Text(line, style="dim")
 

@@ -101,7 +101,7 @@ def job_sentence(job: Mapping[str, Any]) -> str:
     status = job["status"]
     took = show.seconds(job["seconds"])
     if message := job.get("message"):
-        return f"{status}: {message}"
+        return f"{status}: {show.one_line(message)}"
     if status == "running":
         return "running" if job["attempts"] < 2 else f"running, attempt {job['attempts']}"
     if status == "ready" and job["attempts"]:

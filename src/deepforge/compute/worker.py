@@ -8,8 +8,8 @@ ours on its machine. What a lost worker had is reported as a failure of its node
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deepforge.compute.port import (
@@ -25,10 +25,10 @@ from deepforge.compute.port import (
 from deepforge.errors import ConfigError, Forbidden, NotFound, Unavailable
 from deepforge.runner.build import runner_archive
 from deepforge.settings import setting
-from deepforge.webgme.jobs import CONFIG_FILE, CREATED, is_overdue, report
+from deepforge.webgme.jobs import CONFIG_FILE, CREATED, RUNNING, Job, is_overdue, report
 from deepforge.webgme.pools import Pools, owner_of
 from deepforge.webgme.queue import Queue
-from deepforge.webgme.registry import Registry
+from deepforge.webgme.registry import Registry, WorkerView
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ class WorkerCompute(ComputeAdapter):
             except Forbidden as error:  # not any more: they would wait for a turn that never comes
                 for hash in found:
                     found[hash] = await self._queue.refuse(self._owner, hash, error.message)
+        silent = await self._silent(found.values())
         return [
-            report(found[hash])
+            _told(found[hash], silent)
             if hash in found and found[hash].is_attempt
             else JobReport("missing")
             for hash in hashes
@@ -147,10 +148,30 @@ class WorkerCompute(ComputeAdapter):
     async def release(self, handle: JobHandle) -> None:
         await self._queue.release(self._owner, _hash(handle))
 
+    async def _silent(self, found: Collection[Job]) -> dict[str, WorkerView]:
+        """The workers of these jobs that were not heard of for a minute, by id."""
+        ids = sorted({job.worker for job in found if job.status == RUNNING and job.worker})
+        workers = await Registry(self._queue.records).some(self._owner, ids) if ids else []
+        return {one.id: one for one in workers if not one.is_connected}
+
     async def _admit(self) -> None:
         """Raises `Forbidden` when the jobs are for a pool that this user may not use now."""
         if self._pool:
             await Pools(self._queue.records).admit(self._pool, self.host.owner)
+
+
+def _told(job: Job, silent: Mapping[str, WorkerView]) -> JobReport:
+    """How the job is; also that nobody has heard of its worker, which may come back."""
+    worker = silent.get(job.worker or "") if job.status == RUNNING else None
+    if worker is None:
+        return report(job)
+    words = f"its worker {worker.id} is silent since {worker.seen_at[:19]}Z"
+    if {"execution", "job"} <= job.about.keys():
+        words += (
+            "; to wait for it no longer: "
+            f"deepforge executions give-up {job.about['execution']} {job.about['job']}"
+        )
+    return replace(report(job), message=words)
 
 
 def _hash(handle: JobHandle) -> str:

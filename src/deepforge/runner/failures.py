@@ -65,7 +65,7 @@ def of_status(doing: str, status: int, body: bytes, grant: Grant) -> JobFailed:
             "%s: the storage has no room left (it answered %d %s)." % (doing, status, said),
             hint=cure or "Free some space in the storage, or choose another one.",
         )
-    if status in (400, 401, 403) and (is_expired(grant) or b"xpired" in body):
+    if status in (400, 401, 403) and (is_expired(grant) or _tells_of_expiry(body)):
         return failed(
             "grants_expired",
             "%s: the permission to do so had expired (%s)." % (doing, grant.expires_at),
@@ -81,6 +81,14 @@ def of_status(doing: str, status: int, body: bytes, grant: Grant) -> JobFailed:
         hint = "The object is too large for one request to this storage."
     answer = "%s: the storage answered %d %s." % (doing, status, said)
     return failed("transfer", answer, hint=cure or hint)
+
+
+def _tells_of_expiry(body: bytes) -> bool:
+    """Our own server says yes or no, where it was refused itself; others are known by a word."""
+    try:
+        return bool(json.loads(body.decode("utf-8", "replace"))["error"]["details"]["expired"])
+    except (ValueError, LookupError, TypeError):
+        return b"xpired" in body
 
 
 def _words(body: bytes) -> Tuple[str, Optional[str]]:

@@ -117,11 +117,10 @@ class Pools:
                 return
         except NotFound:
             pass
-        raise Forbidden(
-            f"{user} is not a member of a pool {name[:40]!r}",
-            hint="see which there are: deepforge pools list; or ask an administrator for: "
-            f"deepforge pools members {name} --add {user}",
-        )
+        hint = "see which there are: deepforge pools list"
+        if _NAME.fullmatch(name) is not None:
+            hint += f"; or ask an administrator for: deepforge pools members {name} --add {user}"
+        raise Forbidden(f"{user} is not a member of a pool {name[:40]!r}", hint=hint)
 
     async def is_owner(self, owner: str) -> bool:
         """Whether this is the owner that a pool is, and the pool exists."""

@@ -126,6 +126,11 @@ class Registry:
             )
         return self._view(found[0])
 
+    async def some(self, owner: str, client_ids: Sequence[str]) -> list[WorkerView]:
+        """Those of these workers of the owner that are known."""
+        ids = [f"{owner} {one}" for one in client_ids]
+        return [self._view(one) for one in await self._records.get_many("workers", ids)]
+
     async def forget(self, owner: str, client_id: str) -> None:
         """It is there again when it asks again. Safe to repeat."""
         id = f"{owner} {client_id}"

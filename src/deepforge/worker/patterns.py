@@ -18,6 +18,7 @@ _MOST_EXPANSIONS = 1000
 _LONGEST_PATTERN = 4096
 _DEEPEST = 30
 _MOST_STEPS = 50_000
+_MOST_PLACES = 20_000
 _GROUPS = "?*+@!"
 _SEQUENCE = re.compile(r"(-?[0-9]{1,6}|[a-zA-Z])\.\.(-?[0-9]{1,6}|[a-zA-Z])(?:\.\.(-?[0-9]{1,6}))?")
 
@@ -44,21 +45,35 @@ class _TooMuch(Exception):
 
 
 def _fits(parts: List[str], patterns: List[str]) -> bool:
-    if not patterns:
-        return not parts
-    first, rest = patterns[0], patterns[1:]
-    if first == "**":
-        if not rest:
-            return bool(parts) and not any(part.startswith(".") for part in parts)
-        while True:
-            if _fits(parts, rest):
-                return True
-            if not parts or parts[0].startswith("."):
-                return False
-            parts = parts[1:]
-    if not parts:
-        return False
-    return _fits_name(parts[0], first) and _fits(parts[1:], rest)
+    """Whether the parts of a path fit those of a pattern: all places at once, as within a name."""
+    places, steps = {0}, 0
+    for index, pattern in enumerate(patterns):
+        steps += len(places)
+        if steps > _MOST_PLACES:
+            raise _TooMuch
+        if pattern != "**":
+            places = {
+                place + 1
+                for place in places
+                if place < len(parts) and _fits_name(parts[place], pattern)
+            }
+        elif places:
+            is_last = index == len(patterns) - 1
+            places = _behind_folders(parts, places, at_least=1 if is_last else 0)
+    return len(parts) in places
+
+
+def _behind_folders(parts: List[str], places: Set[int], *, at_least: int) -> Set[int]:
+    """Where `**` can end that begins at one of these places and takes at least so many parts."""
+    found: Set[int] = set()
+    reached = -1
+    for place in sorted(places):
+        end = max(place, reached)
+        while end < len(parts) and not parts[end].startswith("."):
+            end += 1
+        found.update(range(max(place + at_least, reached + 1), end + 1))
+        reached = max(reached, end)
+    return found
 
 
 def _fits_name(name: str, pattern: str) -> bool:

@@ -373,3 +373,19 @@ async def test_a_member_gives_up_an_attempt_of_a_silent_worker(
 
     assert (404, 202) == (foreign.status_code, answer.status_code), answer.text
     assert "LOST" == (await services.hand_out.queue.job("pool:lab", given[0])).status
+
+
+async def test_a_token_that_is_made_while_its_pool_goes_goes_with_it(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, tokens = forge.services.hand_out.pools, forge.services.tokens
+    remove = pools.remove
+
+    async def late(name: str) -> None:
+        await tokens.create("pool:attic", "late", ["worker"])
+        await remove(name)
+
+    monkeypatch.setattr(pools, "remove", late)
+    assert 204 == (await forge.send("ada", "DELETE", "/pools/attic")).status_code
+
+    assert [] == await tokens.list("pool:attic")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from deepforge.server.routes import sciserver
 from deepforge.testing.sciserver import SciServer, running
 
 
@@ -62,6 +64,21 @@ async def test_each_tells_until_when_it_lasts_and_what_is_wrong(
     assert "deepforge sciserver link" in found["new"]["hint"]
     assert "could not be reached" in found["away"]["problem"]
     assert token not in str(found)
+
+
+async def test_a_site_that_is_silent_holds_up_nobody(
+    http: httpx.AsyncClient, site: SciServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run asks before it begins."""
+    monkeypatch.setattr(sciserver, "LOOK_WITHIN_S", 0.3)
+    await add(http, site, "sky", token=site.users.add_token("alice"))
+    site.faults.add("slow", path="/fileservice/", after_s=5.0)
+    began_s = time.monotonic()
+
+    found = await links(http)
+
+    assert "did not answer within" in found["sky"]["problem"]
+    assert time.monotonic() - began_s < 4
 
 
 async def test_a_new_token_is_used_at_once(http: httpx.AsyncClient, site: SciServer) -> None:

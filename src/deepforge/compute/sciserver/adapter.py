@@ -267,6 +267,8 @@ class SciServerCompute(ComputeAdapter):
                 return await self._open_report(handle, job)
             report = await self._last_report(job, str(handle.get("folder", "")))
         self._records.pop(id, None)
+        if report.state == "missing":  # of its own troubles the service says the same: look again
+            return report
         return self._keep(key, report)
 
     async def _record(self, id: int) -> Job | None:
@@ -339,7 +341,7 @@ class SciServerCompute(ComputeAdapter):
         told = "; ".join(one for one in (job.said, printed) if one)
         if "not found" in printed or "No such file" in printed:
             return JobReport("exited", 127, "normal", self._about_image(told))
-        told = told or "its container ended without a word"
+        told = told or "its container ended without a word (is the setting `python` a Python?)"
         return JobReport("exited", 1, "node_failure", f"SciServer could not run it: {told}")
 
     async def _tail(self, job: Job) -> str:

@@ -47,6 +47,8 @@ class Board:
                 jobs = {one.id: one for one in await self._ask(racm, every_s, now_s)}
                 if jobs != self._jobs:
                     self._changed_at_s = now_s
+                if jobs.keys() - self._jobs.keys():
+                    self._queues = None
                 self._jobs, self._read_at_s = jobs, now_s
         found: dict[str, list[Job]] = {}
         for one in sorted(self._jobs.values(), key=lambda one: one.id):
@@ -55,10 +57,12 @@ class Board:
         return found
 
     async def queues(self, racm: Racm) -> Any:
-        """The table of the queues, at most a minute old; None if the service does not give it."""
+        """The table of the queues, at most a minute old and with all jobs in it; None while there is
+        none."""
         async with self._lock:
             now_s = time.monotonic()
-            if self._queues_at_s is None or now_s - self._queues_at_s >= QUEUES_EVERY_S:
+            pause_s = QUEUES_EVERY_S / (2 if self._queues is None else 1)
+            if self._queues_at_s is None or now_s - self._queues_at_s >= pause_s:
                 self._queues, self._queues_at_s = None, now_s
                 with suppress(Unavailable, RateLimited, ConfigError):  # it is for a message only
                     self._queues = await racm.queues()
@@ -70,6 +74,8 @@ class Board:
 
     def note(self, job: Job) -> None:
         """This job was submitted, or looked at by itself."""
+        if job.id not in self._jobs:
+            self._queues = None  # what it says of places was said of other jobs
         self._jobs[job.id] = job
         self._changed_at_s = time.monotonic()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -88,13 +90,14 @@ async def remove_pool(pool: str, caller: AdminCaller, use: InUse) -> None:
         raise Conflict(
             f"the pool {pool!r} is in use: {waiting} jobs wait in its queue, {running} run",
             hint="take its members away, and what waits ends: "
-            f"deepforge pools members {pool} --remove NAME --no-everyone; wait for what runs",
+            f"deepforge pools members {pool} --remove NAME --no-everyone; wait for what runs, or: "
+            f"deepforge workers forget WORKER --pool {pool}",
         )
-    for token in await use.tokens.list(found.owner):
-        await use.tokens.revoke(found.owner, token.name)
+    await _revoke_all(use, found)
     for worker in await use.hand_out.registry.of_owner(found.owner):
         await use.hand_out.registry.forget(found.owner, worker.id)
     await use.hand_out.pools.remove(pool)
+    await _revoke_all(use, found)  # those that were made meanwhile
 
 
 async def seen_by(use: Services, caller: Principal) -> list[Pool]:
@@ -118,6 +121,12 @@ async def _check_users(use: Services, names: list[str]) -> None:
     for name in names:
         if name != LOCAL_USER:
             await use.users.get(name)
+
+
+async def _revoke_all(use: Services, pool: Pool) -> None:
+    for token in await use.tokens.list(pool.owner):
+        with suppress(NotFound):  # somebody else revoked it just now
+            await use.tokens.revoke(pool.owner, token.name)
 
 
 async def _counts(use: Services, pool: Pool) -> tuple[int, int]:

@@ -23,6 +23,8 @@ router = APIRouter(route_class=JsonRoute, tags=["connections"])
 
 _ADAPTER = "sciserver"
 _SOON_S = 3 * 3600.0
+LOOK_WITHIN_S = 20.0
+"""How long a site may take: whoever asks gives up after a minute, and a run is to begin after this."""
 _PORTS: tuple[Port, ...] = ("storage", "compute")
 
 
@@ -97,9 +99,12 @@ async def _look_at(use: Services, one: Connection) -> LinkReply:
         limit_bytes=None,
     )
     try:
-        await _fill_in(use, one, reply)
+        async with asyncio.timeout(LOOK_WITHIN_S):
+            await _fill_in(use, one, reply)
     except DeepForgeError as error:
         reply.problem, reply.hint = error.message, error.hint
+    except TimeoutError:
+        reply.problem = f"{reply.site} did not answer within {LOOK_WITHIN_S:.0f} s"
     return reply
 
 
