@@ -80,8 +80,8 @@ def _s3(lab: Lab) -> Setup:
 
 
 def _webgme(lab: Lab) -> Setup:
-    url = lab.stack.enter_context(server_running(lab.folder / "blobs"))
-    return "webgme", ("--url", url), ""
+    server = lab.stack.enter_context(server_running(lab.folder / "blobs"))
+    return "webgme", ("--url", server.url), ""
 
 
 def _original(lab: Lab) -> Setup:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from interop.webgme.ours import server_running
+from interop.webgme.ours import OurServer, server_running
 from interop.webgme.server import ADMIN, Engine, engine_running, labels_mended, missing
 from mongo_server import MongoServer
 
@@ -60,5 +60,12 @@ def _database(mongo_server: MongoServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def our_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The origin of a whole server of ours, for its one local user."""
-    with server_running(tmp_path_factory.mktemp("ours") / "home") as url:
-        yield url
+    with server_running(tmp_path_factory.mktemp("ours") / "home") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def our_server_auth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OurServer]:
+    """A whole server of ours, which wants to know who calls: `alice` or `bob`."""
+    with server_running(tmp_path_factory.mktemp("ours") / "home", users=["alice", "bob"]) as server:
+        yield server

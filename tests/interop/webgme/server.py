@@ -99,6 +99,19 @@ def engine_running(folder: Path, mongo_uri: str, *, admin: str | None = None) ->
         yield Engine(url, token, process.pid, log)
 
 
+def add_user(engine: Engine, name: str) -> str:
+    """Make a second user of a server that asks who calls; return a token of theirs."""
+    password = f"{name}pw"
+    made = urllib.request.Request(
+        f"{engine.url}/api/v1/users/{name}",
+        data=json.dumps({"email": "b@x.y", "password": password}).encode(),
+        headers={"Authorization": _basic(ADMIN), "Content-Type": "application/json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(made, timeout=30):
+        return _new_token(engine.url, f"{name}:{password}")
+
+
 @contextlib.contextmanager
 def worker_running(
     folder: Path, url: str, *, token: str | None = None, jobs_at_once: int = 1
@@ -173,11 +186,16 @@ def _is_installed(name: str) -> bool:
     return installed.exists() and installed.read_bytes() == lock.read_bytes()
 
 
-def _new_token(url: str, admin: str) -> str:
-    request = urllib.request.Request(f"{url}/rest/tokens/create/interop", data=b"", method="POST")
-    request.add_header("Authorization", "Basic " + base64.b64encode(admin.encode()).decode())
+def _new_token(url: str, account: str) -> str:
+    name = f"interop-{account.partition(':')[0]}"  # no two tokens of a server have one name
+    request = urllib.request.Request(f"{url}/rest/tokens/create/{name}", data=b"", method="POST")
+    request.add_header("Authorization", _basic(account))
     with urllib.request.urlopen(request, timeout=30) as answer:
         return str(json.load(answer)["id"])
+
+
+def _basic(account: str) -> str:
+    return "Basic " + base64.b64encode(account.encode()).decode()
 
 
 @contextlib.contextmanager

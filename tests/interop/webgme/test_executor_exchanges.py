@@ -19,6 +19,8 @@ EXCHANGES: list[dict[str, Any]] = [
     json.loads(line)
     for line in Path(__file__).with_name("executor_exchanges.jsonl").read_text().splitlines()
 ]
+CALLERS = {"guest": "the caller", "local": "the caller"}
+"""Who calls where nobody wants to know it."""
 MADE_AT = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ")
 
 
@@ -78,20 +80,19 @@ def _field(name: str, answer: httpx.Response) -> Any:
         case "error":
             return answer.json()["error"]["code"]
         case "json":
-            return _without_chance(answer.json())
+            return without_chance(answer.json())
     raise AssertionError(f"no field {name!r} is known")
 
 
-def _without_chance(value: Any) -> Any:
+def without_chance(value: Any) -> Any:
     """Put a word in the place of what no two servers give alike, after a look at its shape."""
     if isinstance(value, list):
-        return [_without_chance(one) for one in value]
+        return [without_chance(one) for one in value]
     if not isinstance(value, dict):
         return value
-    told = {name: _without_chance(one) for name, one in value.items()}
+    told = {name: without_chance(one) for name, one in value.items()}
     if "userId" in told:
-        assert told["userId"] in (["guest"], ["local"])
-        told["userId"] = ["the caller"]
+        told["userId"] = [CALLERS.get(one, one) for one in told["userId"]]
     if "createTime" in told:
         assert MADE_AT.fullmatch(told["createTime"])
         told["createTime"] = "now"

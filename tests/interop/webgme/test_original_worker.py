@@ -21,10 +21,10 @@ WITHIN_S = 60.0
 def far(original: None, shell: Shell, tmp_path: Path) -> Iterator[Shell]:
     """A shell at a server of ours with one original worker, as the compute `far`."""
     with (
-        server_running(tmp_path / "server-home") as url,
-        worker_running(tmp_path / "worker", url, jobs_at_once=2),
+        server_running(tmp_path / "server-home") as ours,
+        worker_running(tmp_path / "worker", ours.url, jobs_at_once=2),
     ):
-        there = replace(shell, environment={"DEEPFORGE_URL": url})
+        there = replace(shell, environment={"DEEPFORGE_URL": ours.url})
         there("compute", "add", "worker", "far")
         there("compute", "check", "far")
         yield there
