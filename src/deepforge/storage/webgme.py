@@ -194,7 +194,7 @@ class WebGMEAdapter(StorageAdapter):
             raise NotFound(
                 f"{self._base} has no blob {key!r}", hint="its keys are hashes of 40 letters"
             )
-        for _ in range(_MOST_LINKS):
+        for _ in range(_MOST_LINKS + 1):
             metadata, modified_at = await self._get_metadata(hash, key)
             if metadata.kind == "complex":
                 entry = metadata.entries.get(path)
