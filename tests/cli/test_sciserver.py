@@ -294,3 +294,105 @@ def test_files_of_a_data_volume_become_artifacts(linked: Shell, site: SciServer)
     assert "for reading only" in told.err
     rows = {one["name"]: one for one in linked("sciserver", "status", "--json").json}
     assert (rows["sdss"]["volume"], rows["sdss"]["problem"]) == ("sdss", None)
+
+
+@pytest.fixture
+def stale(shell: Shell, site: SciServer) -> Shell:
+    """With storages and a compute that keep a password which was changed at SciServer."""
+    for port, name in (("storage", "sky"), ("storage", "two"), ("compute", "sci")):
+        shell(
+            port, "add", "sciserver", name, *account(site), "--password", "-",
+            input=b"wonderland\n",
+        )  # fmt: skip
+    site.users.by_name["alice"].password = "through"
+    return shell
+
+
+def wrong_ones(site: SciServer) -> int:
+    logins = [one for one in site.requests if one.path.endswith("/keystone/v3/tokens")]
+    return len([one for one in logins if one.status != 200])
+
+
+def test_a_refused_password_is_never_tried_again_by_any_command(
+    stale: Shell, site: SciServer
+) -> None:
+    for arguments in (("storage", "check", "sky"), ("storage", "check", "two")):
+        told = stale(*arguments, code=1).out
+        assert "does not accept this password of 'alice'" in told
+        assert "deepforge sciserver link" in told
+    assert "does not accept" in stale("sciserver", "status", code=1).err
+    assert "does not accept" in stale("compute", "check", "sci", code=1).out
+
+    assert wrong_ones(site) == 1
+    for path in stale.home.rglob("*"):
+        assert not path.is_file() or b"wonderland" not in path.read_bytes(), path
+
+
+def test_two_commands_at_once_try_it_twice_at_worst(stale: Shell, site: SciServer) -> None:
+    at_once = [stale.begin("storage", "check", name) for name in ("sky", "two")]
+    for one in at_once:
+        one.communicate(timeout=60)
+    stale("storage", "check", "sky", code=1)
+
+    assert 1 <= wrong_ones(site) <= 2
+
+
+def test_a_password_of_the_environment_is_remembered_too(shell: Shell, site: SciServer) -> None:
+    prefix = "DEEPFORGE_STORAGE_SKY__"
+    given = dataclasses.replace(
+        shell,
+        environment={
+            f"{prefix}ADAPTER": "sciserver",
+            f"{prefix}USERNAME": "alice",
+            f"{prefix}PASSWORD": "looking-glass",
+            f"{prefix}SITE": site.url,
+        },
+    )
+    for _ in range(3):
+        assert "does not accept" in given("storage", "check", "sky", code=1).out
+
+    assert wrong_ones(site) == 1
+
+
+def test_linking_forgets_a_password_that_was_refused(stale: Shell, site: SciServer) -> None:
+    stale("storage", "check", "sky", code=1)
+
+    told = stale("sciserver", "link", "--password", input=b"through\n").err
+
+    for one in ("storage sky", "storage two", "compute sci"):
+        assert f"{one}: SciServer refused the password that was kept; it is forgotten" in told
+    kept = [*stale("storage", "list", "--json").json, *stale("compute", "list", "--json").json]
+    assert {tuple(one["secrets"]) for one in kept if one["adapter"] == "sciserver"} == {("token",)}
+    assert "sky works" in stale("storage", "check", "sky").err
+    site.users.revoke()
+    assert "has ended" in stale("storage", "check", "sky", code=1).out
+    assert wrong_ones(site) == 1
+
+
+def test_linking_keeps_a_password_that_works(shell: Shell, site: SciServer) -> None:
+    shell(
+        "storage", "add", "sciserver", "sky", *account(site), "--password", "-",
+        input=b"wonderland\n",
+    )  # fmt: skip
+
+    told = shell("sciserver", "link", "--password", input=b"wonderland\n").err
+
+    assert "forgotten" not in told
+    (kept,) = [one for one in shell("storage", "list", "--json").json if one["name"] == "sky"]
+    assert kept["secrets"] == ["password", "token"]
+
+
+def test_a_password_can_be_given_anew(stale: Shell, site: SciServer) -> None:
+    stale("storage", "check", "sky", code=1)
+
+    told = stale("storage", "secret", "sky", "password", input=b"through\n").err
+
+    assert "password of sky is replaced; prove it: deepforge storage check sky" in told
+    assert "sky works" in stale("storage", "check", "sky").err
+    assert "does not accept" in stale("storage", "check", "two", code=1).out
+    assert wrong_ones(site) == 1
+    stale("storage", "secret", "two", "password", input=b"wonderland\n")
+    stale("storage", "check", "two", code=1)
+    assert wrong_ones(site) == 2, "who gives the same one anew wants it tried"
+    stale("storage", "secret", "sky", "site", input=b"x\n", code=3)
+    stale("storage", "secret", "none", "password", input=b"x\n", code=4)

@@ -28,10 +28,12 @@ Open = Callable[..., QuickSciServerCompute]
 def opening(site: SciServer, folder: Path) -> Open:
     """Makes adapters for the user of a site; keywords change the settings."""
 
-    def open_one(**changes: object) -> QuickSciServerCompute:
+    def open_one(*, files_come_within_s: float = 0.5, **changes: object) -> QuickSciServerCompute:
         values = {"site": site.url, "username": USER, "password": Secret(PASSWORD), **changes}
         settings = SciServerComputeSettings(**values)  # type: ignore[arg-type]
-        return QuickSciServerCompute(settings, Host(folder))
+        made = QuickSciServerCompute(settings, Host(folder))
+        made.files_come_within_s = files_come_within_s
+        return made
 
     return open_one
 
@@ -43,3 +45,41 @@ async def over(adapter: SciServerCompute, handle: JobHandle, within_s: float = 2
         assert time.monotonic() < until, f"still {report}"
         await asyncio.sleep(0.02)
     return report
+
+
+def asked(site: SciServer, method: str, path: str) -> int:
+    return sum(one.method == method and one.path.startswith(path) for one in site.requests)
+
+
+def folders_of_jobs(site: SciServer) -> list[str]:
+    scratch = site.state.volume("Temporary", USER, "scratch")
+    assert scratch is not None
+    return [one.name for one in (scratch.folder / "deepforge").iterdir()]
+
+
+async def settled(site: SciServer, count: int) -> None:
+    """A request is counted when its answer was sent: wait for that, and for what should not come."""
+    await until(lambda: len(site.requests) >= count)
+    await asyncio.sleep(0.05)
+    assert count in (0, len(site.requests))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def started(adapter: SciServerCompute, handle: JobHandle) -> None:
+    end = time.monotonic() + 20
+    while (await state_of(adapter, handle)).state != "running":
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+def wait_over(site: SciServer) -> None:
+    until = time.monotonic() + 20
+    while any(one.is_open for one in list(site.jobs.by_id.values())):
+        assert time.monotonic() < until
+        time.sleep(0.01)

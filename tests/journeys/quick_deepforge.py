@@ -21,6 +21,7 @@ QUIET_S = 1.5
 
 def hurry() -> None:
     SciServerCompute.list_every_s = ASK_EVERY_S
+    SciServerCompute.files_come_within_s = 3 * ASK_EVERY_S
     SciServerCompute.capabilities = replace(SciServerCompute.capabilities, poll_every_s=ASK_EVERY_S)
     board.QUEUES_EVERY_S = ASK_EVERY_S
     session.QUIET_S = QUIET_S

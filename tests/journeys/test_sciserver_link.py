@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from deepforge.plugins import Port
 from deepforge.testing.sciserver import SciServer
 from journeys.parts import wait_until
 from journeys.sciserver_lab import Lab, lab
@@ -58,3 +60,30 @@ def test_it_goes_on_after_linking_again(
     if compute == "sciserver":
         assert ran.attempts == {"data": 1, "size": 1}
         assert len(lab.labels(execution)) == 2
+
+
+@pytest.mark.parametrize("with_link", [True, False])
+def test_a_stale_password_pauses_what_is_being_prepared(lab: Lab, with_link: bool) -> None:
+    """Also after a link that ended: the password is tried once, and what runs waits for a link."""
+    user = f"stale_{with_link}"
+    account = lab.site.users.add_user(user, "builder")
+    token = lab.site.users.add_token(user)
+    for port, name in (("storage", f"s-{user}"), ("compute", f"c-{user}")):
+        lab.add(cast("Port", port), name, user=user, secret=("token", token))
+        lab.server.client(port, "secret", name, "password", input=b"mason\n")
+    execution = lab.begin(f"c-{user}", storage=f"s-{user}") if with_link else ""
+    lab.site.users.revoke(token)
+    execution = execution or lab.begin(f"c-{user}", storage=f"s-{user}")
+
+    paused = wait_until(lambda: lab.view(execution)["paused_by"])
+
+    assert f"does not accept this password of '{user}'" in paused
+    assert "deepforge sciserver link" in paused
+    assert lab.view(execution)["status"] == "running"
+    assert len(account.failed_at) == 1
+    told = lab.server.client(
+        "sciserver", "link", "--username", user, "--password", input=b"builder\n"
+    ).err
+    assert f"compute c-{user}: SciServer refused the password that was kept" in told
+    ran = lab.ended(execution)
+    assert ran.states == {"data": "succeeded", "size": "succeeded"}, ran.view

@@ -18,6 +18,7 @@ from deepforge.errors import (
 )
 from deepforge.ids import epoch_s, utc_now
 from deepforge.sciserver.hosts import Hosts
+from deepforge.sciserver.refusals import remembered_by
 from deepforge.sciserver.session import Session, error_text, json_of
 from deepforge.settings import Secret
 from deepforge.testing.sciserver import SciServer
@@ -53,11 +54,59 @@ async def test_a_wrong_password_is_never_tried_again(site: SciServer, hosts: Hos
         for session in (one, other, one, other):
             with pytest.raises(AuthError, match="does not accept this password") as caught:
                 await session.token()
-            assert not caught.value.expired
+            assert caught.value.expired, "linking helps, and what runs waits for it"
 
     assert logins(site) == 1
     async with Session(hosts, "alice", RIGHT) as corrected:
         assert await volumes(corrected) == 200
+
+
+class Memory:
+    """Refusals that last as long as the test. With `trouble` nobody can know them."""
+
+    def __init__(self, trouble: bool = False) -> None:
+        self.kept: set[tuple[tuple[str, ...], str]] = set()
+        self._trouble = trouble
+
+    async def has(self, account: tuple[str, ...], secret: Secret) -> bool:
+        if self._trouble:
+            raise Unavailable("the database is away")
+        return (account, secret.reveal()) in self.kept
+
+    async def add(self, account: tuple[str, ...], secret: Secret) -> None:
+        self.kept.add((account, secret.reveal()))
+
+
+async def test_what_is_remembered_beyond_the_process_is_asked_first(
+    site: SciServer, hosts: Hosts
+) -> None:
+    memory = Memory()
+    with remembered_by(memory):
+        async with Session(hosts, "alice", WRONG) as session:
+            for _ in range(3):
+                with pytest.raises(AuthError, match="does not accept this password"):
+                    await session.token()
+            assert (logins(site), len(memory.kept)) == (1, 1)
+
+            memory.kept.clear()  # its user gave it anew
+            with pytest.raises(AuthError, match="does not accept this password"):
+                await session.token()
+            assert logins(site) == 2
+        async with Session(hosts, "alice", RIGHT) as session:
+            assert await volumes(session) == 200
+
+
+async def test_no_password_is_sent_while_nobody_knows_whether_it_was_refused(
+    site: SciServer, hosts: Hosts
+) -> None:
+    with remembered_by(Memory(trouble=True)):
+        async with Session(hosts, "alice", RIGHT) as session:
+            with pytest.raises(Unavailable, match="the database is away"):
+                await session.token()
+
+    assert logins(site) == 0
+    async with Session(hosts, "alice", RIGHT) as session:
+        assert await volumes(session) == 200, "nobody remembers after the block"
 
 
 async def test_a_locked_account_is_left_alone(site: SciServer, hosts: Hosts) -> None:

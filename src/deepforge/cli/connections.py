@@ -76,6 +76,11 @@ class _Add(click.Group):
             formatter.write_dl(rows)
 
 
+_SECRET_HELP = """Replace one secret of a {port}, such as `password`.
+
+It is asked for, or read as a line of standard input. What runs goes on with it."""
+
+
 def _group(port: Port, things: str, purpose: str) -> click.Group:
     group = click.Group(
         port, help=f"{purpose}\n\nA {port} is an adapter plus your settings, under a name."
@@ -137,6 +142,22 @@ def _group(port: Port, things: str, purpose: str) -> click.Group:
             for each in one["offered"] or [{"value": "", "note": "nothing is offered"}]
         ]
         show.print_table(("setting", "value", "note"), rows)
+
+    @group.command("secret", help=_SECRET_HELP.format(port=port))
+    @click.argument("name")
+    @click.argument("secret")
+    def replace_secret(name: str, secret: str) -> None:
+        from deepforge.cli.client import connect
+        from deepforge.cli.users import read_password
+
+        value = read_password(f"{secret} of {name}")
+        with connect() as client:
+            client.patch(
+                f"/connections/{port}/{quote(name, safe='')}", {"secrets": {secret: value}}
+            )
+        click.echo(
+            f"{secret} of {name} is replaced; prove it: deepforge {port} check {name}", err=True
+        )
 
     return group
 
@@ -237,7 +258,8 @@ def _check_offered(
     answer = client.post(f"/adapters/{port}/{quote(info.id, safe='')}/choices", {"settings": given})
     if answer["problem"]:
         error = _problem(answer)
-        if isinstance(error, AuthError) and not error.expired:
+        has_login = any(one.is_secret and one.name in given for one in settings)
+        if isinstance(error, AuthError) and (has_login or not error.expired):
             raise error
         return error
     offered = {

@@ -61,7 +61,8 @@ def link(
 ) -> None:
     """Log in at SciServer, for all your storages and computes there.
 
-    A link lasts for a day at most. Executions that wait because it ended go on after a new one.
+    A link lasts for a day at most. Executions that wait because it ended go on after a new one. A kept
+    password that SciServer refused is forgotten.
     """
     from deepforge.cli.client import connect
     from deepforge.sciserver.hosts import Hosts
@@ -99,10 +100,16 @@ def link(
         )
     with connect() as client:
         for one in targets:
-            client.patch(
+            linked = client.patch(
                 f"/connections/{one['port']}/{quote(one['name'], safe='')}",
                 {"secrets": {"token": made.value.reveal()}},
             )
+            if "password" in set(one["secrets"]) - set(linked["secrets"]):
+                click.echo(
+                    f"{one['port']} {one['name']}: SciServer refused the password that was kept; it is "
+                    "forgotten",
+                    err=True,
+                )
     names_told = ", ".join(f"{one['port']} {one['name']}" for one in targets)
     left = show.seconds(_left_s(made.expires_at))
     click.echo(f"linked as {made.username} for {left}: {names_told}", err=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import builtins
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from deepforge import plugins
 from deepforge.compute.port import Host
 from deepforge.connections.endpoints import EVERYTHING, AllowedEndpoints, check_endpoints
+from deepforge.connections.refusals import REFUSED, Refusals
 from deepforge.connections.secrets import SecretBox
 from deepforge.documents.port import Collection, Document, DocumentStore
 from deepforge.errors import (
@@ -38,7 +39,7 @@ from deepforge.settings import Secret, build, declared, from_environment, split_
 CONNECTIONS = Collection(
     "connections", unique=(("owner", "port", "name"),), indexes=(("owner", "port"),)
 )
-COLLECTIONS = (CONNECTIONS,)
+COLLECTIONS = (CONNECTIONS, REFUSED)
 
 LOCAL_OWNER = "local"
 """Who owns the home folder, and what the command line makes in it."""
@@ -96,6 +97,8 @@ class Connections:
         self._environ = environ
         self._may_use_server = may_use_server
         self._endpoints = endpoints
+        self.refusals = Refusals(documents, box)
+        """The logins that services refused: they are not tried again until they are given anew."""
         self.changes = 0
         """How often a connection was added or removed here: what was looked up before may be stale."""
 
@@ -127,6 +130,7 @@ class Connections:
             "owner": owner,
             "created_at": utc_now(),
         }
+        await self._believe(plugins.adapter(port, adapter), made.settings, values.keys())
         try:
             return _connection(await self._documents.insert(CONNECTIONS.name, id, body))
         except AlreadyExists as error:
@@ -152,7 +156,8 @@ class Connections:
         """Keep these in place of the secrets of those names; None forgets one. Nothing is contacted.
 
         Whatever uses the connection, running executions too, goes on with them. Other settings do not
-        change: a secret must not go where it was not meant for. Raises `NotFound`, `ConfigError` for
+        change: a secret must not go where it was not meant for. A kept secret that the service refused
+        is forgotten, and one that is given anew may be tried again. Raises `NotFound`, `ConfigError` for
         what is no secret of the adapter, `InvalidRequest` for a connection that is not kept as a
         document, and `Conflict` if somebody else changed it meanwhile.
         """
@@ -162,10 +167,12 @@ class Connections:
         known = {each.name for each in declared(info.settings_class()) if each.is_secret}
         if wrong := dict.fromkeys(secrets.keys() - known, "is no secret of this adapter"):
             raise ConfigError(f"{', '.join(wrong)} cannot be replaced", fields=wrong)
-        values = {**one.settings, **await self._secrets(one), **secrets}
+        stale = await self._refused(info, one, besides=secrets.keys())
+        values = {**one.settings, **await self._secrets(one), **stale, **secrets}
         kept = {field: value for field, value in values.items() if value is not None}
         settings = build(info.settings_class(), kept)
         self._try_out(port, info, settings, one.id)
+        await self._believe(info, settings, secrets.keys())
         document = await self._documents.get(CONNECTIONS.name, one.id)
         body = {**document.body, **self._kept(one.id, settings)}
         document = await self._documents.replace(
@@ -279,6 +286,24 @@ class Connections:
             if is_same and "token" in one.secret_names:
                 return (await self._secrets(one))["token"]
         return None
+
+    async def _refused(
+        self, info: AdapterInfo, one: Connection, *, besides: Container[str]
+    ) -> dict[str, None]:
+        """The kept secrets that the service refused, but those that are replaced."""
+        account = tuple(str(one.settings.get(field)) for field in info.account)
+        return {
+            field: None
+            for field, secret in (await self._secrets(one)).items()
+            if account and field not in besides and await self.refusals.has(account, secret)
+        }
+
+    async def _believe(self, info: AdapterInfo, settings: Any, given: Container[str]) -> None:
+        """Let the secrets that their user gave just now be tried, whatever was known of them."""
+        account = tuple(str(getattr(settings, field)) for field in info.account)
+        for field, text in split_secrets(settings)[1].items():
+            if account and text and field in given:
+                await self.refusals.forget(account, Secret(text))
 
     def _try_out(self, port: Port, info: AdapterInfo, settings: Any, id: str) -> Any:
         """Let the adapter look at its settings: it is made, and not opened."""

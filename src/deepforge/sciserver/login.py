@@ -27,14 +27,28 @@ _MINUTES = re.compile(r"in (\d+) minute")
 
 
 class PasswordRefused(AuthError):
-    """The portal said no to this name and password. Three of these lock the account."""
+    """The portal said no to this name and password. Three of these lock the account.
+
+    It counts as expired: linking the account helps, and what runs waits for that.
+    """
+
+    def __init__(self, username: str) -> None:
+        super().__init__(
+            f"SciServer does not accept this password of {username!r}",
+            expired=True,
+            hint="it is not tried again, as three wrong ones lock the account; "
+            "link it: deepforge sciserver link",
+        )
 
 
 class AccountLocked(AuthError):
-    """Too many wrong passwords: the portal refuses even the right one for `minutes`."""
+    """Too many wrong passwords: the portal refuses even the right one for `minutes`.
+
+    It counts as expired, as what runs waits for the end of it.
+    """
 
     def __init__(self, message: str, *, minutes: int, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, expired=True, hint=hint)
         self.minutes = minutes
 
 
@@ -74,11 +88,7 @@ async def log_in(hosts: Hosts, username: str, password: Secret) -> Secret:
             hint=f"it opens again in {minutes} minutes; no password is tried until then",
         )
     if answer.status_code == 401 or "401" in text:
-        raise PasswordRefused(
-            f"SciServer does not accept this password of {username!r}",
-            hint="it is not tried again, as three wrong ones lock the account; give the right one, "
-            "or: deepforge sciserver link",
-        )
+        raise PasswordRefused(username)
     raise Unavailable(f"the login portal of {hosts.site} answered {answer.status_code}")
 
 

@@ -25,6 +25,7 @@ from deepforge.errors import (
 from deepforge.sciserver import login
 from deepforge.sciserver.hosts import Hosts
 from deepforge.sciserver.login import AccountLocked, NotAsked, PasswordRefused, Token
+from deepforge.sciserver.refusals import known_refusals
 from deepforge.settings import Secret
 
 QUIET_S = 60.0
@@ -49,7 +50,7 @@ class Session:
     A token is given (the user linked the account), or a password, or both: the token is used as long
     as it lives. With neither, every call asks for a link. Sessions of the same user share the token
     that a password gave, and also that it was refused: a password is tried once, however many
-    sessions and calls there are.
+    sessions and calls there are. `refusals.remembered_by` makes that last beyond the event loop.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Session:
     async def token(self) -> str:
         """Return a token, after logging in if need be.
 
-        Raises `AuthError`: `expired` when linking again helps; else the password was refused, and is
+        Raises `AuthError(expired)`: linking again helps, also when the password was refused, which is
         not tried again. `Unavailable` when the portal does not answer.
         """
         account = self._shared()
@@ -219,12 +220,18 @@ class Session:
         if account.refusal is not None and now < account.refused_until_s:
             raise account.refusal
         account.refusal = None
+        refusals, about = known_refusals(), (self.hosts.site, self.username)
+        if refusals is not None and await refusals.has(about, password):
+            raise PasswordRefused(self.username)
         try:
             value = await login.log_in(self.hosts, self.username, password)
         except NotAsked:
             raise
         except PasswordRefused as error:
             account.refuse(error, float("inf"))
+            if refusals is not None:
+                await refusals.add(about, password)
+                account.refusal = None  # who gives it anew has it forgotten there
             raise
         except AccountLocked as error:
             account.refuse(error, now + (error.minutes + 1) * 60)

@@ -39,6 +39,7 @@ from deepforge.projects import store as project_store
 from deepforge.projects.artifacts import Artifacts
 from deepforge.projects.history import History
 from deepforge.projects.store import Projects
+from deepforge.sciserver.refusals import remembered_by
 from deepforge.server.home import Home
 from deepforge.server.own_blobs import OwnBlobs
 from deepforge.webgme import blob_store
@@ -119,6 +120,7 @@ async def open_services(
             may_use_server=users.may_use_server,
             endpoints=endpoints,
         )
+        stack.enter_context(remembered_by(connections.refusals))
         opener = await stack.enter_async_context(
             Opener(connections, computes=home.computes, records=documents, seal=box)
         )

@@ -35,6 +35,7 @@ from deepforge.compute.sciserver.offers import Choice, Offers, Wish
 from deepforge.compute.sciserver.package import WORKSPACE, command_line, pack
 from deepforge.compute.sciserver.racm import Racm
 from deepforge.compute.sciserver.records import FINISHED, Job, forward, places
+from deepforge.compute.sciserver.turns import Turns
 from deepforge.errors import ConfigError, DeepForgeError, InvalidRequest, RateLimited, Unavailable
 from deepforge.sciserver.files import FileService
 from deepforge.sciserver.hosts import PUBLIC_SITE, Hosts
@@ -112,6 +113,8 @@ class SciServerCompute(ComputeAdapter):
     )
     list_every_s: ClassVar[float] = 6.0
     """The shortest pause between two lists of open jobs."""
+    files_come_within_s: float = 60.0
+    """How long after the end of a job its files may still be unseen: its volume is on a network."""
 
     settings: SciServerComputeSettings
 
@@ -128,12 +131,14 @@ class SciServerCompute(ComputeAdapter):
         )
         self._racm = Racm(self._session)
         self._files = FileService(self._session)
+        self._turns = Turns(host.folder.parent, self.hosts.site, settings.username)
         self._one_by_one = asyncio.Semaphore(_AT_ONCE)
         self._offers = Offers(self._racm, self._files, self._wish)
         self._ended: dict[str, JobReport] = {}
         self._states: dict[str, State] = {}
         self._cancelled_at: dict[int, float] = {}
         self._records: dict[int, tuple[Job, float]] = {}
+        self._unseen_until_s: dict[str, float] = {}
         self._limit_s: float | None = None
 
     async def __aenter__(self) -> SciServerCompute:
@@ -244,7 +249,7 @@ class SciServerCompute(ComputeAdapter):
         known = [self._ended.get(_key(handle)) for handle in handles]
         if all(known):
             return [one for one in known if one is not None]
-        found = await self._board().look(self._racm, self.list_every_s)
+        found = await self._board().look(self._racm, self.list_every_s, self._turns)
         looking = (self._report(one, found) for one in handles)
         reports: list[JobReport] = []
         for report in await asyncio.gather(*looking, return_exceptions=True):
@@ -265,7 +270,10 @@ class SciServerCompute(ComputeAdapter):
             job = await self._record(id)
             if job is not None and job.phase != "over":
                 return await self._open_report(handle, job)
-            report = await self._last_report(job, str(handle.get("folder", "")))
+            report = await self._last_report(job, handle)
+        if report.state == "running":
+            self._states[key] = "running"
+            return report
         self._records.pop(id, None)
         if report.state == "missing":  # of its own troubles the service says the same: look again
             return report
@@ -317,12 +325,16 @@ class SciServerCompute(ComputeAdapter):
     async def _place(self, job: Job) -> int | None:
         """Its place in the queue, if there is only one job of the user that waits: the table does
         not name them."""
-        table = await self._board().queues(self._racm)
+        table = await self._board().queues(self._racm, self._turns)
         found = places(table, self.settings.username)
         return found[0] if len(found) == 1 else None
 
-    async def _last_report(self, job: Job | None, folder: str) -> JobReport:
-        """What to say of a job that is over, the same whenever and by whomever it is asked."""
+    async def _last_report(self, job: Job | None, handle: JobHandle) -> JobReport:
+        """What to say of a job that is over, the same whenever and by whomever it is asked.
+
+        One that ended well, and whose files are not seen yet, counts as running for a while.
+        """
+        folder = str(handle.get("folder", ""))
         if job is None or not folder or not await files.is_there(self._files, folder):
             return JobReport("missing")
         if job.timed_out:
@@ -337,12 +349,21 @@ class SciServerCompute(ComputeAdapter):
             said = record.get("message")
             message = self._about_image(said) if isinstance(said, str) else None
             return JobReport("exited", record["exit_code"], reason, message)
+        if not job.failed and self._may_come(_key(handle)):
+            return JobReport(
+                "running", message="it has ended; how, SciServer Files does not show yet"
+            )
         printed = await self._tail(job)
         told = "; ".join(one for one in (job.said, printed) if one)
         if "not found" in printed or "No such file" in printed:
             return JobReport("exited", 127, "normal", self._about_image(told))
         told = told or "its container ended without a word (is the setting `python` a Python?)"
         return JobReport("exited", 1, "node_failure", f"SciServer could not run it: {told}")
+
+    def _may_come(self, key: str) -> bool:
+        """Whether the files of a job that ended may still come to be seen."""
+        now_s = time.monotonic()
+        return now_s < self._unseen_until_s.setdefault(key, now_s + self.files_come_within_s)
 
     async def _tail(self, job: Job) -> str:
         """The end of what the container itself printed as errors."""
@@ -402,6 +423,7 @@ class SciServerCompute(ComputeAdapter):
     def _keep(self, key: str, report: JobReport) -> JobReport:
         self._ended[key] = report
         self._states.pop(key, None)
+        self._unseen_until_s.pop(key, None)
         if len(self._ended) > _MOST_ENDED:
             del self._ended[next(iter(self._ended))]
         return report

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from deepforge.compute.sciserver.racm import Racm
 from deepforge.compute.sciserver.records import Job
+from deepforge.compute.sciserver.turns import Turns
 from deepforge.errors import ConfigError, RateLimited, Unavailable
 
 LONGEST_PAUSE_S = 30.0
@@ -32,40 +33,47 @@ class Board:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._jobs: dict[int, Job] = {}
+        self._asked_at_s = 0.0
         self._read_at_s: float | None = None
         self._changed_at_s = 0.0
         self._failure: _Failure | None = None
         self._queues: Any = None
         self._queues_at_s: float | None = None
 
-    async def look(self, racm: Racm, every_s: float) -> Mapping[str, Sequence[Job]]:
-        """The open jobs by their labels. Asks the service only when it is time to."""
+    async def look(
+        self, racm: Racm, every_s: float, turns: Turns | None = None
+    ) -> Mapping[str, Sequence[Job]]:
+        """The open jobs by their labels. Asks the service only when it is time to, and in turn with
+        other processes."""
         await racm.session.token()  # what one user's calls found is for that user's calls
         async with self._lock:
             now_s = time.monotonic()
             if self._read_at_s is None or now_s - self._read_at_s >= self._pause_s(now_s, every_s):
-                jobs = {one.id: one for one in await self._ask(racm, every_s, now_s)}
+                jobs = {one.id: one for one in await self._ask(racm, every_s, turns)}
                 if jobs != self._jobs:
-                    self._changed_at_s = now_s
+                    self._changed_at_s = self._asked_at_s
                 if jobs.keys() - self._jobs.keys():
                     self._queues = None
-                self._jobs, self._read_at_s = jobs, now_s
+                self._jobs, self._read_at_s = jobs, self._asked_at_s
         found: dict[str, list[Job]] = {}
         for one in sorted(self._jobs.values(), key=lambda one: one.id):
             if one.phase != "over":
                 found.setdefault(one.label, []).append(one)
         return found
 
-    async def queues(self, racm: Racm) -> Any:
+    async def queues(self, racm: Racm, turns: Turns | None = None) -> Any:
         """The table of the queues, at most a minute old and with all jobs in it; None while there is
-        none."""
+        none, or it is another process's turn to ask."""
         async with self._lock:
             now_s = time.monotonic()
             pause_s = QUEUES_EVERY_S / (2 if self._queues is None else 1)
             if self._queues_at_s is None or now_s - self._queues_at_s >= pause_s:
                 self._queues, self._queues_at_s = None, now_s
-                with suppress(Unavailable, RateLimited, ConfigError):  # it is for a message only
-                    self._queues = await racm.queues()
+                if turns is None or turns.take("queues", QUEUES_EVERY_S / 2):
+                    with suppress(
+                        Unavailable, RateLimited, ConfigError
+                    ):  # it is for a message only
+                        self._queues = await racm.queues()
         return self._queues
 
     def labelled(self, label: str) -> list[int]:
@@ -79,10 +87,13 @@ class Board:
         self._jobs[job.id] = job
         self._changed_at_s = time.monotonic()
 
-    async def _ask(self, racm: Racm, every_s: float, now_s: float) -> list[Job]:
+    async def _ask(self, racm: Racm, every_s: float, turns: Turns | None) -> list[Job]:
         before = self._failure
-        if before is not None and now_s < before.until_s:
+        if before is not None and time.monotonic() < before.until_s:
             raise Unavailable(before.message)
+        if turns is not None:
+            await turns.wait("jobs", every_s)
+        self._asked_at_s = time.monotonic()
         try:
             jobs = await racm.open_jobs()
         except (Unavailable, RateLimited) as error:

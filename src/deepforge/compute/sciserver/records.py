@@ -48,6 +48,10 @@ class Job:
         return bool(self.status & CANCELED)
 
     @property
+    def failed(self) -> bool:
+        return bool(self.status & ERROR)
+
+    @property
     def timed_out(self) -> bool:
         return any(one.label == "TIMEOUT" for one in self.messages)
 
