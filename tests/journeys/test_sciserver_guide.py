@@ -81,7 +81,8 @@ def test_every_command_of_the_guide_works(server: Server, site: SciServer) -> No
     for _, *words in commands():
         here = ["--site", site.url] if words[1] == "add" else []
         here += ["--python", sys.executable] if words[:2] == ["compute", "add"] else []
-        input = b"wonderland\n" if "--password" in words else b""
+        asks = "--password" in words or words[1] == "secret"
+        input = b"wonderland\n" if asks else b""
         done = server.client(*words, *here, input=input, timeout_s=60)
         told[" ".join(words[:2])] = done.out + done.err
 
@@ -89,3 +90,4 @@ def test_every_command_of_the_guide_works(server: Server, site: SciServer) -> No
     assert "plates succeeded" in told["run ."]
     assert "sky" in told["sciserver status"]
     assert "linked as alice" in told["sciserver link"]
+    assert "password of sky is replaced" in told["storage secret"]

@@ -116,7 +116,9 @@ async def test_a_service_that_cannot_be_asked_is_a_part_of_the_answer(
     assert [one.status_code for one in (away, page, wrong)] == [200] * 3
     assert away.json()["problem"]["transient"]
     assert page.json()["problem"]["code"] == "config_error"
-    assert wrong.json()["problem"]["details"] == {"expired": False}
+    assert wrong.json()["problem"]["code"] == "auth_error"
+    assert "does not accept this password" in wrong.json()["problem"]["message"]
+    assert wrong.json()["problem"]["details"] == {"expired": True}  # a link helps
     assert "looking-glass" not in wrong.text
 
 
