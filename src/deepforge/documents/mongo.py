@@ -64,6 +64,7 @@ _DEADLINES_MS = {
     "socketTimeoutMS": 60_000,
 }
 _IDS_AT_ONCE = 1000
+_INSERT_TRIES = 4
 _REFUSED_US = (13, 18, 33, 8000)  # unauthorized, authentication failed, key not found, Atlas
 _NO_ROOM = (14031,)
 
@@ -144,16 +145,23 @@ class MongoStore(DocumentStore):
             to_raw(kind, one.id, 1, check_document(kind, one.id, one.body, one.data), one.data)
             for one in drafts
         ]
-        if not raws:
-            return 0
-        try:
-            with self._errors():
-                return len((await table.insert_many(raws, ordered=False)).inserted_ids)
-        except _Duplicate as error:
-            there = await self._ids(table, error.ids)
-            if any(id not in there for id in error.ids):
-                raise values_taken(kind.name, kind.unique) from error.__cause__
-            return error.stored
+        stored = 0
+        for tries_left in reversed(range(_INSERT_TRIES)):
+            if not raws:
+                break
+            try:
+                with self._errors():
+                    return stored + len((await table.insert_many(raws, ordered=False)).inserted_ids)
+            except _Duplicate as error:
+                stored += error.stored
+                there = await self._ids(table, error.ids)
+                missing = {id for id in error.ids if id not in there}
+                if missing and not tries_left:
+                    raise values_taken(kind.name, kind.unique) from error.__cause__
+                # its values are taken, or it was there and somebody removed it just now: not every
+                # server tells which
+                raws = [raw for raw in raws if raw["_id"] in missing]
+        return stored
 
     async def replace(
         self,
