@@ -80,6 +80,41 @@ def test_a_failure_shows_the_place_the_traceback_and_the_next_step(
     assert "deepforge executions rerun e1" in told
 
 
+def test_of_many_jobs_that_failed_alike_one_tells_why(capsys: pytest.CaptureFixture[str]) -> None:
+    view = view_of_a_failure()
+    (first,) = view["jobs"]
+    view["jobs"] = [
+        {**first, "id": name, "name": name} for name in (f"train_{number}" for number in range(100))
+    ]
+    view["jobs"][40] = {**first, "name": "other", "failure": {**first["failure"], "line": 8}}
+
+    show.print_summary(view)
+
+    told = capsys.readouterr().err
+    assert told.count("Traceback: here") == 2
+    assert "so failed, too: train_1, train_2," in told
+    assert "train_8 and 90 more\n" in told
+    assert "other failed: ValueError: no\n  at operations/train.py:8" in told
+    assert len(told.splitlines()) < 20
+
+
+def test_of_many_reasons_the_first_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    view = view_of_a_failure()
+    (first,) = view["jobs"]
+    view["jobs"] = [
+        {**first, "name": f"train_{number}", "failure": {**first["failure"], "line": number}}
+        for number in range(1, 15)
+    ]
+
+    show.print_summary(view)
+
+    told = capsys.readouterr().err
+    assert "train_10 failed" in told
+    assert "train_11 failed" not in told
+    assert "For other reasons: train_11, train_12, train_13, train_14." in told
+    assert "deepforge executions show e1 --json" in told
+
+
 def test_the_result_line_has_what_is_promised_and_no_more() -> None:
     assert show.result_json(view_of_a_failure()) == {
         "execution": "e1",

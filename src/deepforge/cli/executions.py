@@ -89,8 +89,7 @@ def show_execution(execution: str, as_json: bool) -> None:
     for job in view["jobs"]:
         if job["message"]:
             click.echo(f"{job['name']}: {show.one_line(job['message'])}")
-        if show.has_failure(job):
-            show.print_failure(job, err=False)
+    show.print_failures(view, err=False)
     if view["artifacts"]:
         click.echo()
         show.print_artifacts(view["artifacts"])

@@ -21,6 +21,8 @@ STATUS_COLORS = {
     "skipped": "yellow",
 }
 
+FAILURES_SHOWN = 10
+NAMES_SHOWN = 8
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 """Gives a command the option `--json`."""
@@ -117,9 +119,7 @@ def print_summary(view: Mapping[str, Any]) -> None:
         f"{view['pipeline']} {status(view['status'])} after {took} (execution {view['id']})",
         err=True,
     )
-    for job in view["jobs"]:
-        if has_failure(job):
-            print_failure(job, err=True)
+    print_failures(view, err=True)
     if view["artifacts"]:
         click.echo(err=True)
         print_artifacts(view["artifacts"], err=True)
@@ -131,13 +131,36 @@ def print_summary(view: Mapping[str, Any]) -> None:
         click.echo(f"try again:   deepforge executions rerun {view['id']}", err=True)
 
 
-def has_failure(job: Mapping[str, Any]) -> bool:
+def print_failures(view: Mapping[str, Any], *, err: bool) -> None:
+    """Tell why jobs failed, with the user's own tracebacks; of many that say the same, once."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for job in view["jobs"]:
+        if _has_failure(job):
+            said = json.dumps([job["status"], job["failure"]], sort_keys=True)
+            alike.setdefault(said, []).append(job)
+    shown = list(alike.values())[:FAILURES_SHOWN]
+    for job, *others in shown:
+        _print_failure(job, err=err)
+        if others:
+            click.echo(f"  so {status(job['status'])}, too: {_names(others)}", err=err)
+    left = [job for some in list(alike.values())[FAILURES_SHOWN:] for job in some]
+    if left:
+        click.echo(f"\nFor other reasons: {_names(left)}.", err=err)
+        click.echo(f"Each one's: deepforge executions show {view['id']} --json", err=err)
+
+
+def _names(jobs: Sequence[Mapping[str, Any]]) -> str:
+    names = ", ".join(one_line(job["name"]) for job in jobs[:NAMES_SHOWN])
+    more = len(jobs) - NAMES_SHOWN
+    return names if more <= 0 else f"{names} and {more} more"
+
+
+def _has_failure(job: Mapping[str, Any]) -> bool:
     """Whether there is something to say of why it ended as it did."""
     return job["status"] == "failed" or (job["status"] == "cancelled" and bool(job["failure"]))
 
 
-def print_failure(job: Mapping[str, Any], *, err: bool) -> None:
-    """Tell why a job failed, with the user's own traceback."""
+def _print_failure(job: Mapping[str, Any], *, err: bool) -> None:
     failure = job["failure"] or {"message": "it did not say why"}
     name = click.style(job["name"], bold=True)
     click.echo(f"\n{name} {status(job['status'])}: {failure['message']}", err=err)
