@@ -1,8 +1,9 @@
 """What does SciServer have to answer for our jobs and data, and what passes through our server?
 
 Requests and bytes are counted by the stand-in, not timed: for a job from its submission to its release,
-for a minute of many jobs that run, for single objects, and for a pipeline inside SciServer. The original
-client, by its published code, asks for all jobs of an account each second for each running job.
+for a minute of many jobs that run and of one whose log somebody watches, for single objects, and for a
+pipeline inside SciServer. The original client, by its published code, asks for all jobs of an account
+each second for each running job, and again for what it prints.
 """
 
 from __future__ import annotations
@@ -27,11 +28,25 @@ from deepforge.testing.sciserver import SciServer, running
 USER, PASSWORD = "alice", "wonderland"
 JOBS, SMALL_JOBS = 40, 6
 WATCHED_S, SMALL_WATCHED_S = 60.0, 15.0
-LIMIT_A_JOB, LIMIT_A_MINUTE = 12, 12
+LIMIT_A_JOB, LIMIT_A_MINUTE, LIMIT_WATCHED = 12, 12, 20
 WITHIN_S = 300.0
 LISTED, SMALL, LARGE = 100, 1000, 16 * 2**20
 EXAMPLE = Path(__file__).parent.parent / "examples" / "hello"
 OURS = {"result.json", "log.txt", "events.jsonl"}
+TALKING = {
+    "deepforge.toml": 'name = "talking"\n',
+    "operations/talk.py": (
+        "import time\n\n\nclass Talk:\n    def __init__(self, seconds: int):\n"
+        "        self.seconds = seconds\n\n    def execute(self):\n"
+        "        for second in range(self.seconds):\n            print(second, flush=True)\n"
+        "            time.sleep(1)\n        return second\n"
+    ),
+    "pipelines/talking.py": (
+        "from operations.talk import Talk\n\n\ndef talking(seconds: int):\n"
+        "    last = Talk(seconds=seconds).execute()\n    return last\n"
+    ),
+}
+"""A job that prints a line each second."""
 
 
 def main(rounds: int, *, small: bool) -> None:
@@ -44,6 +59,7 @@ def main(rounds: int, *, small: bool) -> None:
         a_job, a_minute, logs = asyncio.run(count(site, Path(folder), jobs, watched_s))
         objects = asyncio.run(count_objects(site))
         data_bytes, all_bytes = count_moved(site, Path(folder))
+        watched = count_watched(site, Path(folder), watched_s)
     table(
         f"Requests to SciServer Compute, {jobs} jobs of one user at once over two connections",
         ["", "ours", "limit", "original"],
@@ -51,6 +67,7 @@ def main(rounds: int, *, small: bool) -> None:
             ["for a job, submission to release", f"{a_job:.1f}", str(LIMIT_A_JOB), ""],
             ["in a minute of running jobs", f"{a_minute:.1f}", str(LIMIT_A_MINUTE), str(60 * jobs)],
             ["reads of logs in it, nobody watching", str(logs), "0", str(60 * jobs)],
+            ["for the log of a job somebody watches", f"{watched:.1f}", str(LIMIT_WATCHED), "120"],
         ],
     )
     table(
@@ -158,22 +175,38 @@ async def _content(size_bytes: int) -> AsyncIterator[bytes]:
         yield block
 
 
+def deepforge(folder: Path, *words: str) -> None:
+    """Run a command on a home in this folder."""
+    command = [str(Path(sys.executable).with_name("deepforge")), *words]
+    environment = {**os.environ, "DEEPFORGE_HOME": str(folder / "home")}
+    subprocess.run(
+        command, check=True, env=environment, input=PASSWORD, text=True, capture_output=True
+    )
+
+
+def count_watched(site: SciServer, folder: Path, watched_s: float) -> float:
+    """Requests in a minute for the log of a job that prints each second and cannot call us, while
+    `deepforge run` shows it."""
+    project = folder / "talking"
+    for name, text in TALKING.items():
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    before = len(site.requests)
+    chosen = ("--set", f"seconds={int(watched_s)}")
+    deepforge(folder, "run", str(project), *chosen, "--storage", "storage", "--compute", "compute")
+    reads = sum("output.txt" in one.path for one in site.requests[before:])
+    return reads * 60 / watched_s
+
+
 def count_moved(site: SciServer, folder: Path) -> tuple[int, int]:
     """The bytes of a pipeline with SciServer Files that our server itself sent or got: those of
     inputs and outputs, and all of them."""
-    environment = {**os.environ, "DEEPFORGE_HOME": str(folder / "home")}
-
-    def deepforge(*words: str) -> None:
-        command = [str(Path(sys.executable).with_name("deepforge")), *words]
-        subprocess.run(
-            command, check=True, env=environment, input=PASSWORD, text=True, capture_output=True
-        )
-
     for port in ("storage", "compute"):
         account = ("--site", site.url, "--username", USER, "--password", "-")
-        deepforge(port, "add", "sciserver", port, *account)
+        deepforge(folder, port, "add", "sciserver", port, *account)
     before = len(site.requests)
-    deepforge("run", str(EXAMPLE), "--storage", "storage", "--compute", "compute")
+    deepforge(folder, "run", str(EXAMPLE), "--storage", "storage", "--compute", "compute")
     carried = [
         one
         for one in site.requests[before:]

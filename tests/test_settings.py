@@ -171,6 +171,17 @@ def test_what_is_not_offered_is_named_with_what_is_like_it_and_all_there_is() ->
     assert "there is: sdss, SDSS DAS" in hint
 
 
+def test_a_value_with_a_problem_is_refused_though_others_would_do() -> None:
+    volume = Choices((Choice("scratch"),), others=True, problem="bob does not share it")
+
+    with pytest.raises(ConfigError) as caught:
+        check_offered({"volume": "bob/x", "domain": "D"}, {**OFFERED, "volume": volume})
+
+    assert caught.value.message == "not offered: 'D' for domain; bob does not share it"
+    assert set(caught.value.fields) == {"domain", "volume"}
+    assert "there is: scratch" in (caught.value.hint or "")
+
+
 def test_names_of_others_do_not_reach_a_terminal_as_they_are() -> None:
     hint = instead_of("vol", ["vol\x1b[31m\nerror: pay"])
 

@@ -110,6 +110,8 @@ class Choices:
     """The setting takes several of them, separated by commas."""
     others: bool = False
     """Other values may do as well: what is missing can be made, or there is another way to name it."""
+    problem: str = ""
+    """Why the value that the setting has will not do, though others may that are not offered."""
 
 
 def declared(settings: type[Any]) -> tuple[Setting, ...]:
@@ -153,12 +155,15 @@ def check_offered(values: Mapping[str, Any], choices: Mapping[str, Choices]) -> 
         for name, one in choices.items()
         if not one.others and (asked := _not_among(one, values.get(name)))
     }
+    told = [f"{' and '.join(map(repr, asked))} for {name}" for name, asked in wrong.items()]
+    said = [f"not offered: {'; '.join(told)}"] if told else []
+    for name, one in choices.items():
+        if one.problem and name not in wrong:
+            said.append(one.problem)
+            wrong[name] = [str(values.get(name))]
     if wrong:
-        told = "; ".join(
-            f"{' and '.join(map(repr, asked))} for {name}" for name, asked in wrong.items()
-        )
         raise ConfigError(
-            f"not offered: {told}",
+            "; ".join(said),
             fields=dict.fromkeys(wrong, "is not offered"),
             hint=". ".join(
                 instead_of(asked[0], [offer.value for offer in choices[name].offered])

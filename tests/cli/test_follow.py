@@ -147,6 +147,22 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_FIRST_PAUSE_S", 0.001)
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_who_shows_no_logs_asks_for_none(quiet: bool) -> None:
+    """Where nobody looks, no service is asked for them."""
+    asked: list[str] = []
+    server = Server([("end", view("succeeded"))])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params["logs"])
+        return server(request)
+
+    http = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://test/api/v1")
+    follow(Client(http, where="the server test", embedded=False), "e1", quiet=quiet)
+
+    assert asked == ["false" if quiet else "true"]
+
+
 def test_a_lost_connection_is_taken_up_again(capsys: pytest.CaptureFixture[str]) -> None:
     done = view("succeeded", job("succeeded"))
     server = Server(

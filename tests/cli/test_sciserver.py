@@ -227,6 +227,41 @@ def test_what_is_not_offered_is_not_added(
     ] == []
 
 
+@pytest.mark.parametrize(
+    ("port", "option", "volume", "why"),
+    [
+        ("storage", "--volume", "bob/secret", "no volume 'Storage/bob/secret'"),
+        ("storage", "--volume", "Temporary/bob/team", "no volume 'Temporary/bob/team'"),
+        ("storage", "--volume", "bob/sealed", "may not read the volume 'Storage/bob/sealed'"),
+        ("compute", "--job-volume", "Storage/bob/secret", "no volume 'Storage/bob/secret'"),
+        ("compute", "--job-volume", "Storage/bob/shown", "may not write the volume"),
+    ],
+)
+def test_a_volume_of_somebody_else_that_is_not_shared_is_not_added(
+    linked: Shell, site: SciServer, port: str, option: str, volume: str, why: str
+) -> None:
+    bob = site.users.add_user("bob", "builder")
+    site.state.add_volume("Storage", bob, "secret")
+    site.state.add_volume("Storage", bob, "sealed").shares["alice"] = ("grant",)
+    site.state.add_volume("Storage", bob, "shown").shares["alice"] = ("read",)
+    site.state.add_volume("Storage", bob, "team").shares["alice"] = ("read", "write")
+    linked("sciserver", "link", "--password", input=b"wonderland\n")
+    add = (port, "add", "sciserver", "new", *account(site), option)
+
+    told = linked(*add, volume, code=3).err
+
+    assert why in told
+    assert "bob/team" in told
+    assert [one["name"] for one in linked(port, "list", "--json").json].count("new") == 0
+    linked(*add, "Storage/bob/team")  # by its longest name, too
+
+
+def test_a_volume_that_cannot_be_looked_up_is_added(shell: Shell, site: SciServer) -> None:
+    told = shell("storage", "add", "sciserver", "b", *account(site), "--volume", "bob/any").err
+
+    assert "its settings were not looked up" in told
+
+
 def test_a_password_that_is_refused_is_not_kept(shell: Shell, site: SciServer) -> None:
     told = shell(
         "storage", "add", "sciserver", "sky", *account(site), "--password", "-",

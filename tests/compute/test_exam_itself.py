@@ -67,6 +67,20 @@ class DecodesTheLog(MemoryCompute):
             yield chunk.decode("utf-8", "replace").encode()
 
 
+class KeepsTheEndOfTheLog(MemoryCompute):
+    async def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
+        chunks = [chunk async for chunk in super().log(handle)]
+        yield b"".join(chunks)[-200:][start:]
+
+
+class ForgetsTheLogOfCancelledJobs(MemoryCompute):
+    async def cancel(self, handles: Sequence[JobHandle]) -> None:
+        await super().cancel(handles)
+        for handle in handles:
+            if (job := self.jobs.get(str(handle["key"]))) is not None:
+                job.output.clear()
+
+
 class DoesNotCancel(MemoryCompute):
     async def cancel(self, handles: Sequence[JobHandle]) -> None:
         pass
@@ -130,6 +144,9 @@ class Quick(ComputeContract):
     within_s = 1.5
 
 
+_GROWS = Quick.test_a_live_log_is_read_on_as_it_grows_and_kept_when_its_job_is_ended
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -139,6 +156,8 @@ class Quick(ComputeContract):
         (RaisesForUnknownJobs, Quick.test_an_unknown_job_is_missing),
         (IgnoresTheStartOfTheLog, Quick.test_the_log_is_given_from_any_byte),
         (DecodesTheLog, Quick.test_the_log_may_hold_any_bytes),
+        (KeepsTheEndOfTheLog, _GROWS),
+        (ForgetsTheLogOfCancelledJobs, _GROWS),
         (DoesNotCancel, Quick.test_cancel_ends_a_running_job),
         (LosesExitCodes, Quick.test_exit_code_3_is_reported),
         (LosesFiles, Quick.test_files_arrive_whole_whatever_their_names),

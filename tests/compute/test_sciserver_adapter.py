@@ -30,7 +30,6 @@ from compute.sciserver_rig import (
 )
 from deepforge.compute.client import ComputeClient
 from deepforge.compute.port import JobReport, NeededPath
-from deepforge.compute.sciserver.adapter import SciServerCompute
 from deepforge.errors import (
     ConfigError,
     InvalidRequest,
@@ -76,11 +75,6 @@ async def test_one_list_serves_all_jobs_and_is_asked_for_rarely(
     await until(lambda: asked(site, "GET", QUEUES) > 0)
     assert asked(site, "GET", LISTS) - before == 1
     assert asked(site, "GET", QUEUES) == 1
-
-
-def test_it_is_polite_by_itself() -> None:
-    assert 60 / SciServerCompute.list_every_s <= 12
-    assert SciServerCompute.capabilities.poll_every_s >= SciServerCompute.list_every_s
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from deepforge.execution.bundle import Bundles
 from deepforge.execution.driver import Driver
 from deepforge.execution.effects import Effects
 from deepforge.execution.handover import Handover
+from deepforge.execution.log_watch import LogWatch
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.machine import Policy
 from deepforge.execution.model import ExecutionState, ExecutionView, Job, StartRequest
@@ -227,8 +228,11 @@ async def opened(
         handover = Handover(opener, Bundles(history), box, address or Address())
         effects = Effects(opener, handover, artifacts, logs)
         driver = Driver(store, opener, effects, events, policy=policy, holder=holder)
+        log_watch = await stack.enter_async_context(
+            LogWatch(store, opener, handover.address, driver, logs, events)
+        )
         executions = Executions(
-            store, projects, history, artifacts, opener, handover, driver, logs, events
+            store, projects, history, artifacts, opener, handover, driver, logs, log_watch, events
         )
         attempts = Attempts(store, opener, handover, driver, logs, events, policy=policy)
         rig = Rig(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from deepforge.cli.main import main
 from deepforge.compute.sciserver import board
 from deepforge.compute.sciserver.adapter import SciServerCompute
-from deepforge.execution import conductor, driver, effects
+from deepforge.execution import conductor, driver, effects, log_watch
 from deepforge.execution.machine import Policy
 from deepforge.sciserver import session
 
@@ -27,6 +27,7 @@ def hurry() -> None:
     session.QUIET_S = QUIET_S
     effects.FIRST_PAUSE_S = effects.LONGEST_PAUSE_S = ASK_EVERY_S
     conductor.POLL_S = ASK_EVERY_S
+    log_watch.LEAST_PAUSE_S = ASK_EVERY_S
     quick = Policy(first_pause_s=0.1, longest_pause_s=0.1, missing_grace_s=1.0)
     setattr(driver, "Policy", lambda: quick)  # noqa: B010  # the one it makes
 

@@ -251,13 +251,23 @@ def test_expired_grants_without_a_line_ask_for_another_attempt(
     assert ("grants_expired", True) == (failure.kind, failure.transient)
 
 
-def test_without_a_line_the_log_is_echoed(far: FarSide, server: FarServer) -> None:
-    op = "class Op:\n    def execute(self):\n        print('hello')\n        return 1\n"
+def test_without_a_line_the_log_is_printed_between_marks(far: FarSide, server: FarServer) -> None:
+    op = "class Op:\n    def execute(self):\n        print('hello')\n        raise OSError('no')\n"
+    job = remote(far, server, op)
+    first, last = protocol.log_marks(job.attempt)
 
-    ended = far.run(remote(far, server, op))
+    ended = far.run(job)
 
-    assert (0, "hello\n", "") == (ended.code, ended.stdout, ended.stderr)
-    assert b"hello\n" == server.objects["log.txt"]
+    log = server.objects["log.txt"].decode()
+    assert log.startswith("hello\nTraceback")
+    assert first.decode() + log + last.decode() == ended.stdout
+    assert "exception: OSError: no\n" == ended.stderr
+
+
+def test_without_a_line_and_a_log_nothing_is_printed(far: FarSide, server: FarServer) -> None:
+    ended = far.run(remote(far, server, NO_OP))
+
+    assert (0, "", "") == (ended.code, ended.stdout, ended.stderr)
 
 
 def test_a_result_that_cannot_be_stored_is_said_on_stderr(far: FarSide, server: FarServer) -> None:

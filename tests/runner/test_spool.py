@@ -72,6 +72,37 @@ def test_the_limit_counts_what_is_dropped_and_notes_still_fit(tmp_path: Path) ->
     assert 3 == spool.lines
 
 
+def test_what_is_kept_is_printed_between_the_marks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spool = Spool(str(tmp_path / "log"), 12, marks=(b"<", b">"))
+    assert capfd.readouterr().out == ""
+    spool.feed(b"one\r", 0)
+    spool.feed(b"two\rthree\n", 0)
+    spool.note("stopped")
+    spool.feed(b"far too long", 0)
+    spool.close()
+
+    text = (tmp_path / "log").read_text()
+    assert text.startswith("three\n[deepforge] stopped\n")
+    assert capfd.readouterr().out == f"<{text}>"
+
+
+def test_what_a_full_disk_does_not_take_is_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed must be the beginning of what is stored."""
+    spool = Spool(str(tmp_path / "missing" / "log"), 100, marks=(b"<", b">"))
+    spool.feed(b"abc\n", 0)
+    (tmp_path / "missing").mkdir()
+    spool.feed(b"def\n", 0)
+    spool.close()
+
+    text = (tmp_path / "missing" / "log").read_text()
+    assert text.startswith("def\n")
+    assert capfd.readouterr().out == f"<{text}>"
+
+
 def test_nothing_printed_leaves_no_file(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path / "log"), 4)
     spool.close()

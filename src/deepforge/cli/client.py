@@ -109,15 +109,16 @@ class Client:
             yield response
 
     def events(
-        self, execution: str, *, whole_logs: bool = False
+        self, execution: str, *, logs: bool = True, whole_logs: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Follow an execution: the kind and the data of each event, until its end.
 
-        Without `whole_logs`, of a long log that was stored before only the last MiB comes. Raises
-        `Unavailable` when the stream breaks off.
+        Without `whole_logs`, of a long log that was stored before only the last MiB comes; without
+        `logs`, nothing of any. Raises `Unavailable` when the stream breaks off.
         """
-        path, whole = f"/executions/{execution}/events", str(whole_logs).lower()
-        with self.download(path, whole_logs=whole) as response:
+        path = f"/executions/{execution}/events"
+        asked = {"logs": str(logs).lower(), "whole_logs": str(whole_logs).lower()}
+        with self.download(path, **asked) as response:
             kind = ""
             for line in _lines(response):
                 name, _, value = line.partition(b": ")

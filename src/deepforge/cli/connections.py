@@ -267,6 +267,7 @@ def _check_offered(
             tuple(Choice(each["value"], each["note"]) for each in one["offered"]),
             one["several"],
             one["others"],
+            one["problem"] or "",
         )
         for one in answer["items"]
     }

@@ -36,7 +36,9 @@ def follow(
     cancelling = _Cancelling(client, execution, progress)
     try:
         with cancelling.on_interrupt():
-            return _watch(client, execution, progress, whole_logs=prints_logs)
+            return _watch(
+                client, execution, progress, logs=not quiet or prints_logs, whole_logs=prints_logs
+            )
     except KeyboardInterrupt:
         progress.close()
         click.echo(_how_to_come_back(execution, cancelling, client.embedded), err=True)
@@ -66,13 +68,13 @@ def _how_to_come_back(execution: str, cancelling: _Cancelling, embedded: bool) -
 
 
 def _watch(
-    client: Client, execution: str, progress: Progress, *, whole_logs: bool
+    client: Client, execution: str, progress: Progress, *, logs: bool, whole_logs: bool
 ) -> dict[str, Any]:
     pause_s, tries = _FIRST_PAUSE_S, 0
     shown: dict[tuple[str, int], int] = {}  # where the log of an attempt was told up to
     while True:
         try:
-            for kind, data in client.events(execution, whole_logs=whole_logs):
+            for kind, data in client.events(execution, logs=logs, whole_logs=whole_logs):
                 tries, pause_s = 0, _FIRST_PAUSE_S
                 if kind == "end":
                     return data

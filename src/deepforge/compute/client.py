@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Self, TypeVar
@@ -137,7 +137,7 @@ class ComputeClient:
         for batch in self._batches(handles):
             await self._tried("cancel", lambda batch=batch: self.adapter.cancel(batch))  # type: ignore[misc]
 
-    async def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
+    async def log(self, handle: JobHandle, *, start: int = 0) -> AsyncGenerator[bytes, None]:
         """The platform's own output from byte `start` to what exists now; empty if it has none.
 
         Tried once: after an error go on from the byte you have.

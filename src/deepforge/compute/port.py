@@ -263,7 +263,10 @@ class ComputeAdapter(ABC):
 
     @abstractmethod
     def log(self, handle: JobHandle, *, start: int = 0) -> AsyncIterator[bytes]:
-        """The platform's own output of the job from byte `start` to what exists now."""
+        """The platform's own output of the job from byte `start` to what exists now.
+
+        It only grows. However the job ends, all of it is there until `release`.
+        """
 
     @abstractmethod
     async def release(self, handle: JobHandle) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 import structlog
 
+from deepforge.compute.client import ComputeClient
 from deepforge.compute.port import JobHandle, JobReport
 from deepforge.connections.open import Opener
 from deepforge.errors import AuthError, DeepForgeError, StorageFull
@@ -20,6 +22,7 @@ from deepforge.execution.handover import Handover
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.machine import Accepted, Collected, NoResult, Refused
 from deepforge.execution.model import Execution, Job, JobState
+from deepforge.execution.platform_log import LogFinder, has_no_line
 from deepforge.projects.artifacts import Artifacts
 from deepforge.runner.protocol import Failure
 
@@ -28,6 +31,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 PLATFORM_LOG_BYTES = 4000
+PLATFORM_LOG_TRIES = 3
 RELEASED_AT_ONCE = 8
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -117,6 +121,7 @@ class Effects:
         try:
             found = await _insist(ask, give_up, tell)
         except DeepForgeError as error:
+            await self._platform_log(execution, job)
             return NoResult(number, JobReport("exited", message=f"{asked}: {error.message}"))
         if found is not None:
             return found
@@ -185,19 +190,39 @@ class Effects:
         return JobReport("exited", message="it finished, and its result is not there")
 
     async def _platform_log(self, execution: Execution, job: Job) -> str:
-        """The end of what the platform said; for a message, so no answer is a good answer too."""
-        handle = job.attempts[-1].handle
-        if handle is None:
+        """The end of what the platform said, for a message. What of it is the log is kept whole, if
+        nobody else has it. A platform that does not answer is asked again, but not for long."""
+        if job.attempts[-1].handle is None:
             return ""
-        try:
-            compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
-            tail = b""
-            async for chunk in compute.log(handle):
+        for number in range(1, PLATFORM_LOG_TRIES + 1):
+            try:
+                compute = await self._opener.compute(job.plan.compute, owner=execution.owner)
+                tail = await self._keep_platform_log(compute, job)
+                return tail.decode("utf-8", "replace").strip()
+            except DeepForgeError as error:
+                log.warning("platform_log_unreadable", job=job.key(), error=error.message)
+                if not error.transient or number == PLATFORM_LOG_TRIES:
+                    break
+            await asyncio.sleep(FIRST_PAUSE_S * number)
+        return ""
+
+    async def _keep_platform_log(self, compute: ComputeClient, job: Job) -> bytes:
+        attempt = job.attempts[-1]
+        is_kept = has_no_line(attempt, compute, self._handover.address)
+        finder = LogFinder(job.key())
+        tail = b""
+
+        def keep(data: bytes) -> None:
+            if data and is_kept:
+                start = finder.size_bytes - len(data)
+                self._logs.append(job.execution, job.id, attempt.number, start, data)
+
+        async with aclosing(compute.log(attempt.handle or {})) as chunks:
+            async for chunk in chunks:
                 tail = (tail + chunk)[-PLATFORM_LOG_BYTES:]
-        except DeepForgeError as error:
-            log.warning("platform_log_unreadable", job=job.key(), error=error.message)
-            return ""
-        return tail.decode("utf-8", "replace").strip()
+                keep(finder.feed(chunk))
+        keep(finder.rest())
+        return tail
 
 
 async def _insist(

@@ -1,8 +1,9 @@
-"""Live logs: what runners send while they run, kept in files until the log is in the storage."""
+"""Live logs: what jobs print while they run, kept in files until the log is in the storage."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 
@@ -16,15 +17,15 @@ class LiveLogs:
         """Keep the part of `data` that is new and return it.
 
         `data` begins at byte `start` of the log. Bytes that are there already are skipped, so a
-        repeated call changes nothing; bytes behind a gap are left out: the sender's next call
-        begins where we are.
+        repeated call changes nothing, also by two processes at once; bytes behind a gap are left out:
+        the sender's next call begins where we are.
         """
         path = self._path(execution, job, attempt)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with path.open("ab") as file:
-            size_bytes = file.tell()
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            size_bytes = file.seek(0, os.SEEK_END)
             new = data[size_bytes - start :] if start <= size_bytes else b""
-            file.write(new)
+            file.write(new)  # there, not wherever the end is by now: somebody may write the same
             return new
 
     def size_bytes(self, execution: str, job: str, attempt: int) -> int | None:

@@ -14,6 +14,7 @@ from deepforge.events import Event, Events
 from deepforge.execution.access import why_not
 from deepforge.execution.driver import Driver
 from deepforge.execution.handover import RUNNER_FILE, Handover, needed_paths, resources
+from deepforge.execution.log_watch import LogWatch
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.model import (
     Execution,
@@ -53,6 +54,7 @@ class Executions:
         handover: Handover,
         driver: Driver,
         logs: LiveLogs,
+        log_watch: LogWatch,
         events: Events,
     ) -> None:
         self._store = store
@@ -63,6 +65,7 @@ class Executions:
         self._handover = handover
         self._driver = driver
         self._logs = logs
+        self._log_watch = log_watch
         self._events = events
 
     async def start(self, request: StartRequest) -> ExecutionView:
@@ -193,7 +196,9 @@ class Executions:
     ) -> LogPart:
         """A piece of what a job's attempt (default: its last) printed, from byte `start`.
 
-        At most 1 MiB; ask again behind it until `ended`. Raises `NotFound`.
+        At most 1 MiB; ask again behind it until `ended`. Of a job that runs and cannot call us, asking
+        has its platform asked, now and then: what that says is waited for once, for seconds, and
+        there for the next call. Raises `NotFound`.
         """
         view = await self.get(id, owner)
         found = next((one for one in view.jobs if job in (one.id, one.plan.name)), None)
@@ -209,13 +214,16 @@ class Executions:
             raise NotFound(
                 f"job {found.plan.name!r} has no attempt {number}; it had {len(found.attempts)}"
             )
+        await self._log_watch.look_first(view.execution, found, number)
         return await self.read_log(view.execution, found, number, start)
 
     async def read_log(self, execution: Execution, job: Job, number: int, start: int) -> LogPart:
-        """As `log`, for whoever has the execution and the job at hand."""
+        """As `log`, for whoever has the execution and the job at hand, and asks again and again."""
         tried = job.attempts[number - 1]
         data = self._logs.read(job.execution, job.id, number, start, LOG_PART_BYTES) or b""
+        self._log_watch.look(execution, job, number)
         if tried.log_bytes is not None:
+            data = data[: max(0, tried.log_bytes - start)]
             end = min(tried.log_bytes, start + LOG_PART_BYTES)
             if start + len(data) < end:  # what came live is gone by now, or was never all of it
                 storage = await self._opener.storage(execution.storage, owner=execution.owner)

@@ -33,6 +33,7 @@ from deepforge.runner.protocol import (
     Job,
     Output,
     Result,
+    log_marks,
     to_json,
 )
 from deepforge.runner.spool import Spool
@@ -75,7 +76,9 @@ class Attempt:
         if make_line is not None and job.channel is not None:
             self._live = Live(make_line, make_client, watch, job.channel.heartbeat_s)
         self._spool = Spool(
-            os.path.join(folder, LOG_FILE), job.limits.log_bytes, echo=make_line is None
+            os.path.join(folder, LOG_FILE),
+            job.limits.log_bytes,
+            marks=log_marks(job.attempt) if make_line is None else None,
         )
         self._cache = _cache_of_this_machine(settings)
         self._patience_s = patience_of(settings)
@@ -101,7 +104,8 @@ class Attempt:
             return self._leave(EXIT_CANCELLED)
         except Exception as error:  # ours: it becomes a failure like any other
             result = replace(result, failure=_our_fault(error))
-        _empty(os.path.join(self._folder, "work"))  # it may be what fills the disk
+        tell = self._spool.note if self._make_line is None else say  # not among what is printed
+        _empty(os.path.join(self._folder, "work"), tell)  # it may be what fills the disk
         if self._live is not None and self._live.over:
             return self._leave(EXIT_CANCELLED)
         return self._leave(self._finish(result))
@@ -356,7 +360,7 @@ def _clear(folder: str) -> None:
     discard(os.path.join(folder, "report.txt"))
 
 
-def _empty(path: str) -> None:
+def _empty(path: str, tell: Callable[[str], None] = say) -> None:
     """Give back the disk space of a folder, if that can be done. An empty one stays: it costs
     nothing, and its platform may use it again."""
     try:
@@ -369,7 +373,7 @@ def _empty(path: str) -> None:
     try:
         remove_tree(path)
     except OSError as error:
-        say("%s cannot be removed: %s" % (path, error))
+        tell("%s cannot be removed: %s" % (path, error))
 
 
 def _cache_of_this_machine(settings: Mapping[str, str]) -> Optional[Cache]:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Type, TypeVar, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -60,6 +60,16 @@ ENV_PYTHON = "DEEPFORGE_RUNNER_PYTHON"  # interpreter of operations; default: th
 ENV_START = "DEEPFORGE_RUNNER_START"  # "fork": operations are forked from a warm interpreter
 ENV_PATIENCE = "DEEPFORGE_RUNNER_PATIENCE_S"  # how long to try while nobody is reached
 ENV_PREFIX = "DEEPFORGE_"  # nothing with this prefix reaches user code
+
+
+def log_marks(attempt: str) -> Tuple[bytes, bytes]:
+    """What a runner without a channel prints before and behind the log of the operation.
+
+    Its platform shows the log so while the job runs, among other words. What stands between the marks
+    is a prefix of `log.txt`, all of it when the second mark is there; without a log there are no marks.
+    """
+    name = attempt.encode()
+    return b"\n[deepforge] " + name + b" prints:\n", b"[deepforge] " + name + b" has printed.\n"
 
 
 class ProtocolError(ValueError):

@@ -10,7 +10,7 @@ so a terminal shows the log as it was.
 from __future__ import annotations
 
 import os
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from deepforge.runner.files import write_all
 from deepforge.runner.protocol import Log
@@ -23,16 +23,20 @@ _LONGEST_STATE = 64 * 1024
 class Spool:
     """Append with `feed`; call `flush` when `flush_at_s` has come.
 
-    `size_bytes` of the file may be read at any time, by other threads too.
+    `size_bytes` of the file may be read at any time, by other threads too. With `marks` what is in the
+    file is printed, too, between these two (see `protocol.log_marks`).
     """
 
-    def __init__(self, path: str, limit_bytes: int, *, echo: bool = False) -> None:
+    def __init__(
+        self, path: str, limit_bytes: int, *, marks: Optional[Tuple[bytes, bytes]] = None
+    ) -> None:
         self.path = path
         self.size_bytes = 0
         self.lines = 0
         self.dropped_bytes = 0
         self._limit_bytes = limit_bytes
-        self._echo = echo
+        self._marks = marks
+        self._printed = False
         self._file: Optional[Any] = None
         self._inside = False  # the file ends within a line
         self._held = b""  # the newest state of that line, not written yet
@@ -90,6 +94,8 @@ class Spool:
                 "%d more bytes were printed and not kept; a log may have %d."
                 % (self.dropped_bytes, self._limit_bytes)
             )
+        if self._printed:
+            self._print((self._marks or (b"", b""))[1])
         if self._file is not None:
             self._file.close()
 
@@ -110,8 +116,6 @@ class Spool:
     def _append(self, data: bytes) -> None:
         if not data:
             return
-        if self._echo:
-            self._show(data)
         try:
             if self._file is None:
                 self._file = open(self.path, "wb", buffering=0)
@@ -122,13 +126,16 @@ class Spool:
         self.size_bytes += len(data)
         self.lines += data.count(b"\n")
         self._inside = not data.endswith(b"\n")
+        if self._marks is not None:
+            self._print(data if self._printed else self._marks[0] + data)
+            self._printed = True
 
-    def _show(self, data: bytes) -> None:
+    def _print(self, data: bytes) -> None:
         try:
             while data:
                 data = data[os.write(1, data) :]
         except OSError:
-            self._echo = False  # nobody is there any more to see it
+            self._marks = None  # nobody is there any more to see it
 
 
 def _last_state(line: bytes, inside: bool) -> bytes:

@@ -15,7 +15,12 @@ from deepforge.sciserver.hosts import Hosts
 from deepforge.sciserver.login import checked_token, login_page
 from deepforge.settings import Secret
 
+SHOWN_WITHIN_S = 5.0
+"""How long a browser may take to ask for the page that says how it went."""
+
 _PATH = "/sciserver"
+_DONE_PATH = "/sciserver/linked"
+"""Where the browser is sent on to: the address with the token stays in no history."""
 _DONE = "SciServer is linked. You can close this page and go back to DeepForge."
 _REFUSED = "This page is not the one that DeepForge waits for. Nothing was linked."
 
@@ -27,6 +32,7 @@ class Listener:
         self.page_url = page_url
         self._state = state
         self._came = threading.Event()
+        self._shown = threading.Event()
         self._token: Secret | None = None
 
     def wait(self, within_s: float) -> Secret:
@@ -53,6 +59,19 @@ class Listener:
         self._came.set()
         return True
 
+    def is_last(self, address: str) -> bool:
+        """Whether this request asks for the page that says it is linked, and it is."""
+        return address == _DONE_PATH and self._came.is_set()
+
+    def note_shown(self) -> None:
+        """The last page was sent."""
+        self._shown.set()
+
+    def wait_shown(self) -> None:
+        """Wait until the browser that came was sent the last page, but not for long."""
+        if self._came.is_set():
+            self._shown.wait(SHOWN_WITHIN_S)
+
 
 @contextmanager
 def listening(hosts: Hosts) -> Iterator[Listener]:
@@ -66,6 +85,7 @@ def listening(hosts: Hosts) -> Iterator[Listener]:
         thread.start()
         try:
             yield listener
+            listener.wait_shown()
         finally:
             server.shutdown()
             thread.join()
@@ -82,9 +102,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10  # for whoever connects and says nothing
 
     def do_GET(self) -> None:
-        is_ours = cast("_Server", self.server).listener.take(self.path)
-        text = (_DONE if is_ours else _REFUSED).encode()
-        self.send_response(200 if is_ours else 400)
+        listener = cast("_Server", self.server).listener
+        if listener.take(self.path):
+            self._answer(303, "", Location=_DONE_PATH)
+        elif listener.is_last(self.path):
+            self._answer(200, _DONE)
+            listener.note_shown()
+        else:
+            self._answer(400, _REFUSED)
+
+    def _answer(self, status: int, said: str, **headers: str) -> None:
+        text = said.encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
         self.send_header("Referrer-Policy", "no-referrer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import category
@@ -123,10 +123,12 @@ def all_volumes(listing: Mapping[str, Any]) -> list[Found]:
         raise Unavailable("SciServer told its volumes in a way that is not known") from error
 
 
-def choices_of(listing: Mapping[str, Any], pool: str, username: str) -> Choices:
-    """The volumes of a pool that a user may read, one's own first, each by its shortest name."""
+def choices_of(listing: Mapping[str, Any], pool: str, wanted: Volume, username: str) -> Choices:
+    """The volumes of a pool that a user may read, one's own first, each by its shortest name; and what
+    is wrong with the wanted one, if it is somebody else's."""
     offered = []
-    for one in sorted(all_volumes(listing), key=lambda one: one.volume.owner != username):
+    there_are = all_volumes(listing)
+    for one in sorted(there_are, key=lambda one: one.volume.owner != username):
         volume = one.volume
         if volume.pool != pool or "read" not in one.actions:
             continue
@@ -139,7 +141,26 @@ def choices_of(listing: Mapping[str, Any], pool: str, username: str) -> Choices:
             offered.append(
                 Choice(f"{volume.owner}/{volume.name}", f"shared by {volume.owner}{rights}")
             )
-    return Choices(tuple(offered), others=pool != DATA)  # an own one is made
+    problem = ""
+    if not wanted.is_data and wanted.owner != username:  # an own one is made
+        found = next((one for one in there_are if one.volume == wanted), None)
+        problem = why_not_foreign(
+            wanted, None if found is None else found.actions, "read", username
+        )
+    return Choices(tuple(offered), others=pool != DATA, problem=problem)
+
+
+def why_not_foreign(
+    volume: Volume, actions: Collection[str] | None, action: str, username: str
+) -> str:
+    """Why somebody else's volume will not do; nothing, if it does. `actions`: what the user may do
+    there, None if it is not shown to the user."""
+    if actions is None:
+        return (
+            f"SciServer shows {username!r} no volume {volume.path!r}: it does not exist, or "
+            f"{volume.owner} does not share it"
+        )
+    return "" if action in actions else f"{username!r} may not {action} the volume {volume.path!r}"
 
 
 def room_of(usage: Sequence[Mapping[str, Any]], found: Found, username: str) -> Room | None:

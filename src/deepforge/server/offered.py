@@ -17,11 +17,12 @@ class ChoiceReply(BaseModel):
 
 class SettingChoices(BaseModel):
     """What there is for one setting. With `several` it takes more than one, separated by commas; with
-    `others` it may be something else as well."""
+    `others` it may be something else as well, but not what it is now if there is a `problem`."""
 
     setting: str
     several: bool
     others: bool
+    problem: str | None
     offered: list[ChoiceReply]
 
 
@@ -45,6 +46,7 @@ async def offered_by(client: StorageClient | ComputeClient) -> ChoicesReply:
                 setting=name,
                 several=one.several,
                 others=one.others,
+                problem=one.problem or None,
                 offered=[ChoiceReply(value=each.value, note=each.note) for each in one.offered],
             )
             for name, one in found.items()

@@ -30,6 +30,7 @@ from deepforge.execution.bundle import Bundles
 from deepforge.execution.driver import Driver
 from deepforge.execution.effects import Effects
 from deepforge.execution.handover import Handover
+from deepforge.execution.log_watch import LogWatch
 from deepforge.execution.logs import LiveLogs
 from deepforge.execution.service import Executions
 from deepforge.execution.store import ExecutionStore
@@ -135,6 +136,9 @@ async def open_services(
         handover = Handover(opener, Bundles(history), box, address, nearer=OwnBlobs(blobs, address))
         effects = Effects(opener, handover, artifacts, logs)
         driver = Driver(store, opener, effects, events)
+        log_watch = await stack.enter_async_context(
+            LogWatch(store, opener, address, driver, logs, events)
+        )
         hand_out = await stack.enter_async_context(HandOut(queue))
         if drive:
             await stack.enter_async_context(driver)
@@ -150,7 +154,16 @@ async def open_services(
             opener=opener,
             blobs=blobs,
             executions=Executions(
-                store, projects, history, artifacts, opener, handover, driver, logs, events
+                store,
+                projects,
+                history,
+                artifacts,
+                opener,
+                handover,
+                driver,
+                logs,
+                log_watch,
+                events,
             ),
             attempts=Attempts(store, opener, handover, driver, logs, events),
             driver=driver,

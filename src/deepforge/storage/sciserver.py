@@ -130,7 +130,7 @@ class SciServerFilesAdapter(StorageAdapter):
         listing = await self._files.volumes()
         return {
             "pool": _POOLS,
-            "volume": choices_of(listing, self.settings.pool, self.settings.username),
+            "volume": choices_of(listing, self.settings.pool, self.volume, self.settings.username),
         }
 
     async def check(self) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 import unittest
 
 from deepforge.compute.port import PYTHON, JobHandle, JobReport, JobRequest, Resources
@@ -184,6 +185,30 @@ class Dealings(Examiner):
             assert (await state_of(adapter, handle)).state == "running"
             await adapter.cancel([handle])
             await self.ended(adapter, handle)
+
+    async def test_a_live_log_is_read_on_as_it_grows_and_kept_when_its_job_is_ended(
+        self, opener: Opener
+    ) -> None:
+        async with opener() as adapter:
+            if adapter.capabilities.log != "live":
+                raise unittest.SkipTest("a live log is not declared")
+            self.needs_cancel(adapter)
+            code = (
+                "import os, time\n"
+                "for n in range(100): os.write(1, b'%d\\xff\\r' % n); time.sleep(0.003)\n"
+                "time.sleep(600)"
+            )
+            whole = b"".join(b"%d\xff\r" % number for number in range(100))
+            handle = await adapter.submit(python(code))
+            read, deadline = b"", time.monotonic() + self.within_s
+            while len(read) < len(whole):
+                assert time.monotonic() < deadline, f"{len(read)} bytes were given, and no more"
+                read += await log_of(adapter, handle, start=len(read))
+                await self.pause(adapter)
+            assert read == whole
+            await adapter.cancel([handle])
+            await self.ended(adapter, handle)
+            assert await log_of(adapter, handle) == whole
 
     # -- release ---------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ async def test_a_form_gets_its_choices_from_the_service(
         "Small Jobs Domain", "Large Jobs Domain",
     ]  # fmt: skip
     assert found["data_volumes"] == {
-        "setting": "data_volumes", "several": True, "others": False,
+        "setting": "data_volumes", "several": True, "others": False, "problem": None,
         "offered": [{"value": "sdss", "note": ""}],
     }  # fmt: skip
     assert [one["setting"] for one in storage["items"]] == ["pool", "volume"]

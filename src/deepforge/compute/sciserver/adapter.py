@@ -94,8 +94,8 @@ class SciServerComputeSettings:
         example="SDSS DAS",
     )
     calls_server: bool = setting(
-        "Whether jobs call this server at its public address, if it has one. Without, nothing is "
-        "shown until a job has ended.",
+        "Whether jobs call this server at its public address, if it has one. Without, what a job "
+        "prints is shown seconds later, and its end up to half a minute.",
         default=True,
     )
     site: str = setting("Address of the SciServer site.", default=PUBLIC_SITE)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from deepforge.compute.sciserver.offers import Wish, domain_among, image_in
 from deepforge.compute.sciserver.records import Domain, MountableVolume
+from deepforge.sciserver.volumes import Volume, why_not_foreign
 from deepforge.settings import Choice, Choices
 
 _POOL = "Temporary"
@@ -30,9 +31,18 @@ def choices_of(domains: Sequence[Domain], wish: Wish) -> Mapping[str, Choices]:
         tuple(Choice(name) for name in domain.data_volumes), several=True
     )
     found["job_volume"] = Choices(
-        tuple(_job_volumes(domain.volumes, wish.username)), others=True
-    )  # an own one is made, and each has several names
+        tuple(_job_volumes(domain.volumes, wish.username)),
+        others=True,  # an own one is made, and each has several names
+        problem=_problem(domain, wish.job_volume, wish.username),
+    )
     return found
+
+
+def _problem(domain: Domain, wanted: Volume, username: str) -> str:
+    if wanted.owner == username:
+        return ""
+    found = domain.volume(wanted.path)
+    return why_not_foreign(wanted, None if found is None else found.actions, "write", username)
 
 
 def _about(domain: Domain) -> str:
