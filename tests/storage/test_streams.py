@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import os
+import sys
+import termios
+import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -15,6 +21,7 @@ from deepforge.storage.streams import (
     from_os_error,
     part_of,
     read_blocks,
+    read_small,
     slices,
 )
 
@@ -121,3 +128,44 @@ async def test_another_hash_is_named_by_its_algorithm() -> None:
     await digest.feed(b"abc")
 
     assert "sha1:" + hashlib.sha1(b"abc").hexdigest() == await digest.result()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 99, 100])
+def test_a_small_file_is_read_whole(tmp_path: Path, size_bytes: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size_bytes)
+
+    assert read_small(path, 100) == b"x" * size_bytes
+
+
+def test_a_larger_file_is_left_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 101)
+
+    assert read_small(path, 100) is None
+
+
+def test_what_comes_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    """As a pipe does, and some file systems."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as pipe:
+            for piece in (b"one ", b"two"):
+                pipe.write(piece)
+                deadline = time.monotonic() + 10
+                while pending(pipe.fileno()) and time.monotonic() < deadline:
+                    time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert read_small(path, 100) == b"one two"
+    finally:
+        writer.join()
+
+
+def pending(pipe: int) -> int:
+    """How many bytes nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

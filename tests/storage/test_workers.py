@@ -49,3 +49,26 @@ async def test_what_a_call_raises_comes_out() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         await workers.run(int, "x")
     await workers.close()
+
+
+async def test_a_call_that_no_thread_has_begun_is_not_made_for_a_cancelled_caller() -> None:
+    workers = Workers(1, "test")
+    began, goes_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def slow() -> None:
+        began.set()
+        goes_on.wait(30)
+
+    first = workers.begin(slow)
+    await asyncio.to_thread(began.wait, 30)
+    task = asyncio.create_task(workers.run(done.append, "second"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    await first
+    await workers.close()
+
+    assert done == []

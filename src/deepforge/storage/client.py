@@ -16,7 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from deepforge.storage.streams import (
     errors_about,
     part_of,
     read_blocks,
+    read_small,
     slices,
 )
 from deepforge.storage.workers import on_thread
@@ -139,11 +140,11 @@ class StorageClient:
 
         Raises `NotFound` or `Forbidden` when the file cannot be read.
         """
-        with errors_about(f"file {str(path)!r}"):
-            size_bytes = path.stat().st_size
-            data = path.read_bytes() if size_bytes <= _TINY_BYTES else None
+        data = read_small(path, _TINY_BYTES)
         if data is not None:
             return await self.put_bytes(key, data, only_if_absent=only_if_absent)
+        with errors_about(f"file {str(path)!r}"):
+            size_bytes = path.stat().st_size
         return await self._put_again(key, lambda: read_blocks(path), size_bytes, only_if_absent)
 
     async def put_stream(
@@ -368,7 +369,7 @@ class StorageClient:
             try:
                 with discipline(self.adapter, "put"):
                     info = await self.adapter.put(
-                        key, source.chunks(), size_bytes=size_bytes, only_if_absent=only_if_absent
+                        key, source, size_bytes=size_bytes, only_if_absent=only_if_absent
                     )
             except Exception:
                 if source.failure is not None:  # whatever the adapter made of it
@@ -411,7 +412,8 @@ class StorageClient:
     async def _collect(self, key: str, limit_bytes: int) -> bytes:
         parts: list[bytes] = []
         size_bytes = 0
-        async with _closing(self.adapter.get(key)) as stream:
+        stream = self.adapter.get(key)
+        try:
             async for chunk in stream:
                 parts.append(chunk)
                 size_bytes += len(chunk)
@@ -420,6 +422,8 @@ class StorageClient:
                         f"object {key!r} in {self.name!r} has more than {limit_bytes} bytes",
                         hint="read it as a stream or into a file",
                     )
+        finally:
+            await _close(stream)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _read(
@@ -443,7 +447,7 @@ class StorageClient:
 
     async def _advance(self, stream: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """Pull an adapter's stream under the limit for reads, and close it at the end."""
-        async with _closing(stream):
+        try:
             while True:
                 async with self._reads:
                     with discipline(self.adapter, "get or list"):
@@ -452,6 +456,8 @@ class StorageClient:
                         except StopAsyncIteration:
                             return
                 yield one
+        finally:
+            await _close(stream)
 
     async def _again(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:
@@ -487,12 +493,8 @@ def _check_expiry(expires_s: float) -> None:
         raise InvalidRequest(f"a grant cannot expire after {expires_s} s", part="expires_s")
 
 
-@asynccontextmanager
-async def _closing(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """Close an adapter's stream at the end; a plain iterator cannot be closed."""
-    try:
-        yield stream
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
+async def _close(stream: AsyncIterator[object]) -> None:
+    """Close an adapter's stream; a plain iterator cannot be closed."""
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()

@@ -20,7 +20,7 @@ from deepforge.storage.retry import Retry, try_again
 from deepforge.storage.s3_bucket import Bucket
 from deepforge.storage.s3_errors import MissingBucket
 from deepforge.storage.signing import LONGEST_S, Credentials, Place, presign
-from deepforge.storage.streams import BLOCK_BYTES, blocks
+from deepforge.storage.streams import BLOCK_BYTES, blocks, joined
 from deepforge.storage.workers import Workers
 
 P = ParamSpec("P")
@@ -134,6 +134,9 @@ class S3Adapter(StorageAdapter):
         only_if_absent: bool = False,
     ) -> ObjectInfo:
         full, size = self._start + key, part_bytes(size_bytes)
+        if size_bytes is not None and size_bytes < size:
+            data = await joined(chunks)
+            return self._ours(await self._run(self._bucket.put, full, data, only_if_absent))
         async with aclosing(blocks(chunks, size)) as stream:
             waiting = [await anext(stream, b"")]
             if len(waiting[0]) < size:

@@ -14,6 +14,7 @@ import hashlib
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -55,14 +56,13 @@ class Bucket:
         self._region = region
         self._is_known = False
         self._store = _store(place, credentials, region, ca_certificate)
-        self._http = httpx.Client(
-            verify=_tls(ca_certificate),
-            timeout=httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
-        )
+        self._ca_certificate = ca_certificate
+        self._http: httpx.Client | None = None
+        self._opening = Lock()
 
     def close(self) -> None:
-        self._http.close()
+        if self._http is not None:
+            self._http.close()
 
     def create(self) -> None:
         """Make the bucket. One that is ours already is fine."""
@@ -220,11 +220,24 @@ class Bucket:
         with said(self.where, subject):
             # As an iterator, which is empty afterwards: httpx's answers are reference cycles that
             # hold their request until the next garbage collection, and with it 8 MiB of a part.
-            answer = self._http.request(method, url, content=iter((content,)), headers=sized)
+            answer = self._own_client().request(
+                method, url, content=iter((content,)), headers=sized
+            )
         if not answer.is_success:
             raise answered(self.where, subject, answer.status_code, answer.text)
         self._is_known = True
         return answer
+
+    def _own_client(self) -> httpx.Client:
+        """Made when it is needed first: many need obstore alone, and this takes 40 ms."""
+        with self._opening:
+            if self._http is None:
+                self._http = httpx.Client(
+                    verify=_tls(self._ca_certificate),
+                    timeout=httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                    limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+                )
+            return self._http
 
     def _xml(self, answer: httpx.Response) -> ElementTree.Element:
         try:

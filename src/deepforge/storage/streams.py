@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from deepforge.errors import (
     DeepForgeError,
@@ -65,6 +65,12 @@ async def slices(data: bytes) -> AsyncGenerator[bytes, None]:
         yield data[start : start + BLOCK_BYTES]
 
 
+async def joined(chunks: AsyncIterable[bytes]) -> bytes:
+    """All of a small stream."""
+    parts = [chunk async for chunk in chunks]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 async def part_of(
     chunks: AsyncGenerator[bytes, None], start: int, end: int | None
 ) -> AsyncGenerator[bytes, None]:
@@ -78,6 +84,22 @@ async def part_of(
                 yield wanted
             if end is not None and at >= end:
                 return
+
+
+def read_small(path: Path, limit_bytes: int) -> bytes | None:
+    """The content of a file of at most `limit_bytes`; None for a larger one. Blocking.
+
+    Raises as `read_blocks` does.
+    """
+    with errors_about(f"file {str(path)!r}"):
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(file, limit_bytes + 1)
+            while len(data) <= limit_bytes and (more := os.read(file, limit_bytes + 1)):
+                data += more
+        finally:
+            os.close(file)
+    return data if len(data) <= limit_bytes else None
 
 
 async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
@@ -183,20 +205,27 @@ class Source:
         self.digest = Digest()
         self.failure: Exception | None = None
         self._key = key
-        self._chunks = chunks
+        self._chunks = aiter(chunks)
         self._size_bytes = size_bytes
         self._max_bytes = max_bytes
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            self._check(self._size_bytes or 0, "was announced with")
-            async for chunk in self._chunks:
-                if chunk:
-                    await self.digest.feed(chunk)
-                    self._check(self.digest.size_bytes, "has at least")
-                    yield chunk
+            if not self.digest.size_bytes:
+                self._check(self._size_bytes or 0, "was announced with")
+            while not (chunk := await anext(self._chunks)):
+                pass
+            await self.digest.feed(chunk)
+            self._check(self.digest.size_bytes, "has at least")
+            return chunk
+        except StopAsyncIteration:
             if self._size_bytes not in (None, self.digest.size_bytes):
-                raise self._wrong_size()
+                self.failure = self._wrong_size()
+                raise self.failure from None
+            raise
         except Exception as error:
             self.failure = error
             raise
