@@ -14,7 +14,7 @@ from deepforge.runner.fetch import Renew
 from deepforge.runner.files import blocks, digest_text, hash_file, place, take_over, write_whole
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import PATIENCE_S, Patience, Watch, pause
-from deepforge.runner.wire import Body, Client
+from deepforge.runner.wire import Body, Client, FilePart
 
 MakeLine = Callable[[Client], Line]
 
@@ -167,7 +167,7 @@ class _Store:
                 client,
                 "part %d of %s" % (number + 1, upload.name),
                 grants[number],
-                lambda: blocks(upload.path, start, length),
+                lambda: [FilePart(upload.path, start, length)],
                 length,
                 None,
                 self._patience_s,
