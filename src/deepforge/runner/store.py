@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from deepforge.runner.addresses import WireError
 from deepforge.runner.channel import Line
@@ -14,7 +14,7 @@ from deepforge.runner.fetch import Renew
 from deepforge.runner.files import blocks, digest_text, hash_file, place, take_over, write_whole
 from deepforge.runner.protocol import Grant
 from deepforge.runner.watch import PATIENCE_S, Patience, Watch, pause
-from deepforge.runner.wire import Body, Client, FilePart
+from deepforge.runner.wire import BLOCK, Blocks, Body, Client, FilePart
 
 MakeLine = Callable[[Client], Line]
 
@@ -187,11 +187,13 @@ class _Hashed:
         self._path = path
         self._sha = hashlib.sha256()
 
-    def __call__(self) -> Iterator[memoryview]:
+    def __call__(self) -> Blocks:
         self._sha = hashlib.sha256()
-        for block in blocks(self._path, 0, self.size_bytes):
-            self._sha.update(block)
-            yield block
+        if self.size_bytes > BLOCK:
+            return [FilePart(self._path, 0, self.size_bytes, self._sha)]
+        data = b"".join(blocks(self._path, 0, self.size_bytes))
+        self._sha.update(data)
+        return [data]
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ import select
 import socket
 import sys
 import time
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
 
 from deepforge.runner.addresses import Address, WireError, host_text, proxy_for, split_url
 
@@ -30,6 +30,8 @@ class FilePart(NamedTuple):
     path: str
     start: int
     size_bytes: int
+    sha: Optional[Any] = None
+    """What hashes them meanwhile."""
 
 
 Blocks = Iterable[Union[bytes, bytearray, memoryview, FilePart]]
@@ -317,9 +319,10 @@ class _Connection:
     def _send_file(self, part: FilePart) -> None:
         """Have the system send from the file: what it does not copy to us and back is a fifth of our
         work. Over TLS, and where it cannot or fails, copy: that tells which side is at fault."""
+        by_system = sys.platform == "linux" and type(self._socket) is socket.socket
         with open(part.path, "rb", buffering=0) as file:
             start, end = part.start, part.start + part.size_bytes
-            if sys.platform == "linux" and type(self._socket) is socket.socket:
+            if by_system and part.sha is None:
                 start = self._send_from(file.fileno(), start, end)
             file.seek(start)
             buffer = memoryview(bytearray(min(BLOCK, end - start)))
@@ -327,7 +330,12 @@ class _Connection:
                 count = file.readinto(buffer[: end - start])
                 if not count:
                     raise OSError(None, "%s became shorter while it was sent" % part.path)
-                self._send_all(buffer[:count])
+                sent = 0
+                if part.sha is not None:
+                    part.sha.update(buffer[:count])
+                    if by_system:
+                        sent = self._send_from(file.fileno(), start, start + count) - start
+                self._send_all(buffer[sent:count])
                 start += count
 
     def _send_from(self, file: int, start: int, end: int) -> int:
